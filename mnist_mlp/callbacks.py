@@ -1,0 +1,143 @@
+"""What a run shows: the notebook's table, the hyperparameters in TensorBoard, the closing summary."""
+
+import shlex
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+
+
+class NotebookTable(Callback):
+    """Prints the table of the notebook's `sgd`: passes through the data, mean loss of this epoch so far, seconds.
+
+    Args:
+        every: Updates from one line to the next.
+    """
+
+    def __init__(self, every: int = 100) -> None:
+        self.every = every
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the header."""
+        self.print(trainer, "Epoch\tAvg loss\tTime")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the mean and the clock of the epoch."""
+        self.losses: list[Tensor] = []
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Keeps the loss where it is, and prints a line every `every` updates."""
+        self.losses.append(outputs["loss"])
+        if batch_idx % self.every == self.every - 1:
+            passes = trainer.current_epoch + batch_idx / trainer.num_training_batches
+            mean = torch.stack(self.losses).double().mean().item()
+            self.print(trainer, f"{passes:.2f}\t{mean:.4f}\t\t{time.perf_counter() - self.started:.2f}")
+
+    @staticmethod
+    def print(trainer: Trainer, line: str) -> None:
+        """One line from one process, at once also into a file or pipe."""
+        if trainer.is_global_zero:
+            print(line, flush=True)
+
+
+class EpochLines(Callback):
+    """Progress for a file or a pipe, where a bar would be a mess: one line per epoch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the metrics as they stand."""
+        if trainer.is_global_zero:
+            metrics = trainer.callback_metrics
+            names = [name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics]
+            text = ", ".join(f"{name} {metrics[name].item():.4f}" for name in names)
+            print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {text}", flush=True)
+
+
+class HyperparametersTable(Callback):
+    """Lists the run in TensorBoard's HParams tab beside its validation loss and accuracy.
+
+    The tab finds a run's metrics by their names. Lightning's `log_hyperparams` would write a made-up first value
+    into each of their curves.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the hyperparameters of the module and of the data module."""
+        values = (
+            {**trainer.datamodule.hparams, **pl_module.hparams} if trainer.datamodule else pl_module.hparams
+        )
+        plain = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in values.items()
+            if not name.startswith("_")
+        }
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                for summary in hparams(plain, {"val/accuracy": 0, "val/loss": 0}):
+                    logger.experiment.file_writer.add_summary(summary)
+
+
+class ClosingSummary(Callback):
+    """Says at the end of a fit what was done, what came out, where it is and what to type next."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+        self.first_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self.seconds = time.perf_counter() - self.started
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the summary."""
+        if trainer.is_global_zero and trainer.state.finished is not None:
+            print("\n" + "\n".join(f"{name:<11} {text}" for name, text in self.lines(trainer)), flush=True)
+
+    def lines(self, trainer: Trainer) -> list[tuple[str, str]]:
+        """The summary's lines, each with its name."""
+        data = trainer.datamodule
+        updates = trainer.global_step - self.first_step
+        lines = [
+            ("data set", f"{data.dataset}, {len(data.train_set[0]):,} training images"),
+            ("training", f"{trainer.current_epoch} epochs, {updates:,} updates in {self.seconds:.1f} s"),
+        ]
+        if "val/loss" in trainer.callback_metrics:
+            loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
+            images = len(data.val_set[0])
+            lines.append(
+                ("validation", f"loss {loss:.4f}, accuracy {accuracy:.2%} on {images:,} other images")
+            )
+        if trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path:
+            path = trainer.checkpoint_callback.best_model_path
+            lines += [("checkpoint", path), ("next", test_command(path, data.hparams))]
+        if trainer.log_dir and trainer.loggers:
+            lines.append(("" if lines[-1][0] == "next" else "next", tensorboard_command(trainer)))
+        if data.dataset == "digits" and data.hparams.source == "auto":
+            lines.append(("warning", data.stand_in_warning))
+        return lines
+
+
+def test_command(checkpoint: str, data: dict[str, Any]) -> str:
+    """The command that evaluates a checkpoint on the test images of the data it was trained on."""
+    command = ["python", "-m", "mnist_mlp", "test", "--ckpt_path", checkpoint]
+    if data["data_dir"] != "data":
+        command += ["--data.data_dir", str(data["data_dir"])]
+    if data["source"] != "auto":
+        command += ["--data.source", data["source"]]
+    return shlex.join(command)
+
+
+def tensorboard_command(trainer: Trainer) -> str:
+    """The command that shows the curves of this run and of those beside it."""
+    return shlex.join(["tensorboard", "--logdir", str(trainer.logger.root_dir)])

@@ -1,0 +1,131 @@
+"""The LightningModule: explicit gradients by manual optimization."""
+
+import math
+from typing import Literal
+
+import torch
+from jsonargparse.typing import PositiveInt, restricted_number_type
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
+from mnist_mlp.network import MLP
+
+StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
+
+Batch = tuple[Tensor, Tensor]
+"""x, (B, 1, 28, 28) float32, and y, (B, 10) float32 one-hot."""
+
+
+class MLPClassifier(LightningModule):
+    """The softplus MLP trained by u ← u - γ g, g the minibatch gradient, written out.
+
+    Args:
+        hidden: Units of each hidden layer, as '[500]' or '[1000,500]'; '[]' for a single affine map.
+        activation: What stands between the affine layers; softplus has beta=25 and threshold=1.
+        loss: `mse` (mean over batch and classes, the notebook's code), `squared` (half the squared distance, mean
+            over the batch, the notebook's formula: 5 times `mse`) or `cross_entropy`.
+        lr: Step size γ of plain stochastic gradient descent; not used with --optimizer.
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[PositiveInt, ...] = (500,),
+        activation: Literal["softplus", "relu"] = "softplus",
+        loss: Literal["mse", "squared", "cross_entropy"] = "mse",
+        lr: StepSize = 0.1,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.net = MLP(hidden, activation)
+        self.loss_fn = LOSSES[loss]
+        self.mean_loss = MeanMetric()
+        self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
+        self.recent_losses: list[Tensor] = []  # of the updates since the last log
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
+        return self.net(x)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain stochastic gradient descent, u ← u - γ g."""
+        return torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr)
+
+    def setup(self, stage: str) -> None:
+        """Refuses float16: its loss scaling lives in the `.backward()` that explicit gradients do not call."""
+        if self.trainer.precision == "16-mixed":
+            raise MisconfigurationException(
+                "--trainer.precision 16-mixed scales the loss, which explicit gradients do not: use bf16-mixed"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One update from one batch. Returns its loss, () float32."""
+        x, y = batch
+        loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
+        loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
+        self.update(gradient)
+        self.log_recent(loss)
+        return loss
+
+    def update(self, gradient: tuple[Tensor, ...]) -> None:
+        """Hands the gradient to the optimizer and steps it, which makes the update one `global_step`."""
+        optimizer = self.optimizers()
+        for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
+            parameter.grad = derivative
+        optimizer.step()
+        self.step_schedulers("step")
+
+    def step_schedulers(self, interval: Literal["step", "epoch"]) -> None:
+        """Steps the learning-rate schedulers of an interval: Lightning leaves that to manual optimization."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval:
+                metric = self.trainer.callback_metrics[config.monitor] if config.reduce_on_plateau else None
+                self.lr_scheduler_step(config.scheduler, metric)
+
+    def log_recent(self, loss: Tensor) -> None:
+        """Keeps the loss on the device, and every `log_every_n_steps` updates logs the mean of those kept.
+
+        Each call of `self.log` costs as much as a fifth of an update, and reading a loss waits for the device.
+        """
+        self.recent_losses.append(loss)
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self.log("train/loss", torch.stack(self.recent_losses).mean(), prog_bar=True)
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+            self.recent_losses.clear()
+
+    def on_train_epoch_end(self) -> None:
+        """Steps the schedulers that count epochs."""
+        self.step_schedulers("epoch")
+
+    def evaluate(self, batch: Batch) -> None:
+        """Adds a batch to the loss and accuracy of the set it belongs to, weighted by its size."""
+        x, y = batch
+        output = self.net(x)
+        self.mean_loss.update(self.loss_fn(output, y), weight=len(x))
+        self.accuracy.update(output.argmax(dim=1), y.argmax(dim=1))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the validation metrics."""
+        self.evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss and accuracy over the whole validation set and all processes."""
+        self.log_dict({"val/loss": self.mean_loss, "val/accuracy": self.accuracy}, prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the test metrics."""
+        self.evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs loss and accuracy over the whole test set and all processes."""
+        self.log_dict({"test/loss": self.mean_loss, "test/accuracy": self.accuracy})
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels, predictions, (B,) int64 each, and the outputs Φ(x), (B, 10), of a batch."""
+        x, y = batch
+        output = self.net(x)
+        return y.argmax(dim=1), output.argmax(dim=1), output

@@ -1,0 +1,284 @@
+"""The data module: whole data sets as tensors on the training device, batches as one gather."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
+
+TRAIN_SIZE = 60_000  # of MNIST and of its stand-in
+MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
+EVALUATION_BATCH_SIZE = 1000  # only a matter of speed and memory: metrics are over the whole set
+
+
+class Batches:
+    """Minibatches of tensors in a new order every epoch, each batch one gather; resumable in mid-epoch.
+
+    Batch k of an epoch is a function of (seed, epoch, k) alone. Under several processes `batch_size` is each one's
+    share, and process r takes every `world_size`-th image of the whole batch of `world_size * batch_size`: the union
+    over processes is what one process would see with that batch size. The last batch may be smaller.
+
+    A state (`state_dict`) says how many batches of which epoch have been handed out. Lightning saves it in
+    checkpoints and gives it back, and tells the epoch through `sampler.set_epoch`.
+
+    Args:
+        images: (N, ...) on any device; batches come from there.
+        targets: (N, ...), one per image.
+        batch_size: Images per batch and process.
+        seed: Draws the orders, together with the epoch.
+        rank: This process's number.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, images: Tensor, targets: Tensor, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.images, self.targets = images, targets
+        self.whole_batch_size = batch_size * world_size
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self.position = 0  # batches handed out in this epoch
+        self.resumed_epoch: int | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.whole_batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        start = self.position if self.epoch == self.resumed_epoch else 0
+        self.resumed_epoch = None
+        batches = self.order().split(self.whole_batch_size)
+        for k in range(start, len(batches)):
+            # Counted before it is handed out: a checkpoint saved after its update must not see it again.
+            self.position = k + 1
+            mine = batches[k][self.rank :: self.world_size]
+            yield self.images[mine], self.targets[mine]
+
+    def order(self) -> Tensor:
+        """The order of this epoch's images, (N,) int64 on their device."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
+        return torch.from_numpy(order).to(self.images.device)
+
+    @property
+    def sampler(self) -> "Batches":
+        """Itself: Lightning tells the epoch to a loader's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch, counted from 0, that the next iteration goes through."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """What `load_state_dict` needs to go on with the images not yet seen; plain integers."""
+        return {"epoch": self.epoch, "position": self.position, "whole_batch_size": self.whole_batch_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on from a saved state when the next iteration is through the same epoch.
+
+        Raises:
+            DataError: The state counts batches of another size.
+        """
+        if state["whole_batch_size"] != self.whole_batch_size:
+            raise DataError(
+                f"--data.batch_size times the number of processes is {self.whole_batch_size} but was "
+                f"{state['whole_batch_size']} in the run to resume: keep it, so that every image is seen once"
+            )
+        self.epoch = self.resumed_epoch = state["epoch"]
+        self.position = state["position"]
+
+
+class Slices:
+    """A whole set in its own order, a slice of it at a time: for evaluation.
+
+    Under several processes each takes every `world_size`-th image, so that together they see every image once.
+
+    Args:
+        images: (N, ...) on any device.
+        targets: (N, ...), one per image.
+        batch_size: Images per slice and process.
+        rank: This process's number.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, images: Tensor, targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.slices = [tensor[rank::world_size].split(batch_size) for tensor in (images, targets)]
+
+    def __len__(self) -> int:
+        return len(self.slices[0])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(*self.slices, strict=True)
+
+
+class MNISTDataModule(LightningDataModule):
+    """MNIST, or a stand-in for it, as normalised images and one-hot labels on the training device.
+
+    A batch is x, (B, 1, 28, 28) float32 with mean 0 and deviation 1 over the pixels of MNIST, and y, (B, 10) float32.
+
+    Args:
+        data_dir: Directory of MNIST: its files are looked for, and downloaded to, DATA_DIR/MNIST/raw.
+        source: `mnist`, `digits` (scikit-learn's embedded 8x8 digits, enlarged to MNIST's form and number), or
+            `auto`: mnist if it is in DATA_DIR or can be downloaded, else digits with a warning.
+        batch_size: Images per update and process.
+        val_size: Images held out of the 60,000 for validation; 0 trains on all of them.
+        seed: Draws the validation split and the order of the images in every epoch.
+        cross_dataset: Allow a checkpoint that was trained on the other data set.
+
+    Raises:
+        DataError: `val_size` leaves fewer than `batch_size` images to train on.
+    """
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        source: Literal["auto", "mnist", "digits"] = "auto",
+        batch_size: PositiveInt = 200,
+        val_size: NonNegativeInt = 5000,
+        seed: int = 0,
+        cross_dataset: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if val_size >= TRAIN_SIZE:
+            raise DataError(
+                f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images"
+            )
+        if batch_size > TRAIN_SIZE - val_size:
+            raise DataError(
+                f"--data.batch_size is {batch_size}: it must be at most the {TRAIN_SIZE - val_size} images that "
+                f"--data.val_size {val_size} leaves for training"
+            )
+        self.dataset: str | None = None  # `mnist` or `digits`, once it is known
+        self.trained_on: str | None = None  # the data set of the checkpoint in use
+
+    def prepare_data(self) -> None:
+        """Brings MNIST into `data_dir` unless the digits are asked for. One process of each machine runs this.
+
+        Raises:
+            DataError: A file is broken, `data_dir` cannot be written, MNIST is asked for and not to be had, or
+                the data set is not the one that the checkpoint in use was trained on.
+        """
+        if self.hparams.source != "digits":
+            try:
+                fetch_mnist(self.hparams.data_dir)
+            except MNISTNotFoundError:
+                if self.hparams.source == "mnist":
+                    raise
+        self.choose_dataset()
+
+    def choose_dataset(self) -> None:
+        """Sets `dataset` to what `source` means with the files now in `data_dir`.
+
+        Raises:
+            DataError: It is not the data set that the checkpoint in use was trained on.
+        """
+        found = self.hparams.source != "digits" and mnist_exists(self.hparams.data_dir)
+        self.dataset = "mnist" if found else "digits"
+        if self.trained_on not in (None, self.dataset) and not self.hparams.cross_dataset:
+            raise DataError(
+                f"the checkpoint was trained on {self.trained_on} and --data.source {self.hparams.source} gives "
+                f"{self.dataset}: choose --data.source {self.trained_on}, or allow it with --data.cross_dataset true"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Reads, splits and normalises what a stage needs, on the device of the trainer (the CPU without one).
+
+        Args:
+            stage: `fit` (training and validation images), `validate` (validation) or `test` and `predict` (test).
+
+        Raises:
+            DataError: As in `prepare_data`, or there is nothing to validate on.
+        """
+        self.choose_dataset()
+        self.save_hyperparameters({"dataset": self.dataset})  # logged, and saved in checkpoints
+        if self.hparams.source == "auto" and self.dataset == "digits":
+            rank_zero_warn(self.stand_in_warning)
+        if stage == "validate" and self.hparams.val_size == 0:
+            raise DataError("--data.val_size is 0: there are no images to validate on, use the test command")
+        images, labels = self.read(train=stage in ("fit", "validate"))
+        if stage in ("fit", "validate"):
+            order = torch.from_numpy(np.random.default_rng(self.hparams.seed).permutation(len(images)))
+            train, val = order.tensor_split([len(images) - self.hparams.val_size])
+            self.val_set = self.normalise(images[val], labels[val])
+            if stage == "fit":
+                self.train_set = self.normalise(images[train], labels[train])
+        else:
+            self.test_set = self.normalise(images, labels)
+
+    @property
+    def stand_in_warning(self) -> str:
+        """What to say of a run on the digits that would have been on MNIST."""
+        raw = raw_folder(self.hparams.data_dir)
+        return (
+            "the data set is the stand-in `digits`, not MNIST, which is not to be had here; "
+            f"for MNIST put its four .gz files into {raw}"
+        )
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """The data set's images, (N, 28, 28) uint8, and labels, (N,) int64."""
+        if self.dataset == "mnist":
+            return read_mnist(self.hparams.data_dir, train)
+        from mnist_mlp.digits import make_digits  # scikit-learn takes a second to import
+
+        return make_digits(train)
+
+    def normalise(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Network inputs and targets on the training device.
+
+        Args:
+            images: (N, 28, 28) uint8.
+            labels: (N,) int64 in 0..9.
+
+        Returns:
+            Images, (N, 1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels, and
+            one-hot labels, (N, 10) float32.
+        """
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        x = images.to(device).float().unsqueeze(1).div_(255).sub_(MEAN).div_(STD)
+        y = F.one_hot(labels.to(device), 10).float()
+        return x, y
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> Batches:
+        """The training images in a new order every epoch."""
+        return Batches(*self.train_set, self.hparams.batch_size, self.hparams.seed, *self.share)
+
+    def val_dataloader(self) -> Slices | list:
+        """The validation images; nothing if there are none."""
+        return Slices(*self.val_set, EVALUATION_BATCH_SIZE, *self.share) if self.hparams.val_size else []
+
+    def test_dataloader(self) -> Slices:
+        """The test images in their own order."""
+        return Slices(*self.test_set, EVALUATION_BATCH_SIZE, *self.share)
+
+    predict_dataloader = test_dataloader
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """The batch as it is: it was made on the device."""
+        return batch
+
+    def state_dict(self) -> dict[str, str | None]:
+        """What a checkpoint remembers of the data: its name."""
+        return {"dataset": self.dataset}
+
+    def load_state_dict(self, state: dict[str, str | None]) -> None:
+        """Remembers the data set that a checkpoint was trained on, to compare it with what is read.
+
+        Raises:
+            DataError: Another data set has been read already.
+        """
+        self.trained_on = state["dataset"]
+        if self.dataset is not None:
+            self.choose_dataset()

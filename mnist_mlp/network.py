@@ -1,0 +1,48 @@
+"""The notebook's network: affine layers with a soft-plus between them."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+ACTIVATIONS = {
+    # The notebook's choice. Above z = threshold/beta = 0.04 it is the identity, and there it jumps down by
+    # log(1 + exp(-1))/25 = 0.0125: the soft-plus has not yet met its asymptote.
+    "softplus": lambda: nn.Softplus(beta=25, threshold=1),
+    "relu": nn.ReLU,
+}
+
+
+class MLP(nn.Sequential):
+    """Multi-layer perceptron, the notebook's `MLPNet` with any number of hidden layers.
+
+    Its layers are named as in the notebook: `net.fc1.weight` has shape (hidden[0], in_features), and the
+    parameters come in the order fc1.weight, fc1.bias, fc2.weight, ... Weights and biases start as `nn.Linear`
+    draws them, so a seed gives the weights that it gives in the notebook.
+
+    Args:
+        hidden: Units of each hidden layer; empty for a single affine map.
+        activation: What stands between the affine layers, `softplus` or `relu`.
+        in_features: Values of one image.
+        num_classes: Outputs.
+
+    Shapes: x (B, ...) with `in_features` values per image, flattened first; output (B, num_classes). Both float32.
+
+    Raises:
+        KeyError: The activation is unknown.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (500,),
+        activation: str = "softplus",
+        in_features: int = 28 * 28,
+        num_classes: int = 10,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        for i, (fan_in, fan_out) in enumerate(pairwise((in_features, *hidden, num_classes)), start=1):
+            if i > 1:
+                layers[f"nonlin{i - 1}"] = ACTIVATIONS[activation]()
+            layers[f"fc{i}"] = nn.Linear(fan_in, fan_out)
+        super().__init__(layers)
