@@ -73,9 +73,7 @@ class HyperparametersTable(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the hyperparameters of the module and of the data module."""
-        values = (
-            {**trainer.datamodule.hparams, **pl_module.hparams} if trainer.datamodule else pl_module.hparams
-        )
+        values = {**trainer.datamodule.hparams, **pl_module.hparams} if trainer.datamodule else pl_module.hparams
         plain = {
             name: value if isinstance(value, bool | int | float) else str(value)
             for name, value in values.items()
@@ -101,7 +99,7 @@ class ClosingSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the summary."""
-        if trainer.is_global_zero and trainer.state.finished is not None:
+        if trainer.is_global_zero:
             print("\n" + "\n".join(f"{name:<11} {text}" for name, text in self.lines(trainer)), flush=True)
 
     def lines(self, trainer: Trainer) -> list[tuple[str, str]]:
@@ -110,19 +108,18 @@ class ClosingSummary(Callback):
         updates = trainer.global_step - self.first_step
         lines = [
             ("data set", f"{data.dataset}, {len(data.train_set[0]):,} training images"),
-            ("training", f"{trainer.current_epoch} epochs, {updates:,} updates in {self.seconds:.1f} s"),
+            ("training", f"{updates:,} updates in {self.seconds:.1f} s, {trainer.current_epoch} epochs done"),
         ]
         if "val/loss" in trainer.callback_metrics:
             loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
             images = len(data.val_set[0])
-            lines.append(
-                ("validation", f"loss {loss:.4f}, accuracy {accuracy:.2%} on {images:,} other images")
-            )
-        if trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path:
-            path = trainer.checkpoint_callback.best_model_path
+            lines.append(("validation", f"loss {loss:.4f}, accuracy {accuracy:.2%} on {images:,} other images"))
+        saver = trainer.checkpoint_callback
+        if saver and (path := saver.best_model_path or saver.last_model_path):
             lines += [("checkpoint", path), ("next", test_command(path, data.hparams))]
-        if trainer.log_dir and trainer.loggers:
-            lines.append(("" if lines[-1][0] == "next" else "next", tensorboard_command(trainer)))
+        if isinstance(trainer.logger, TensorBoardLogger):
+            command = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
+            lines.append(("" if lines[-1][0] == "next" else "next", command))
         if data.dataset == "digits" and data.hparams.source == "auto":
             lines.append(("warning", data.stand_in_warning))
         return lines
@@ -136,8 +133,3 @@ def test_command(checkpoint: str, data: dict[str, Any]) -> str:
     if data["source"] != "auto":
         command += ["--data.source", data["source"]]
     return shlex.join(command)
-
-
-def tensorboard_command(trainer: Trainer) -> str:
-    """The command that shows the curves of this run and of those beside it."""
-    return shlex.join(["tensorboard", "--logdir", str(trainer.logger.root_dir)])

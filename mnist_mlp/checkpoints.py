@@ -25,9 +25,7 @@ def find_checkpoint(name: str, log_dir: Path) -> str:
         CheckpointError: No run has such a checkpoint, or no file is at the path.
     """
     if name in ("best", "last"):
-        found = sorted(
-            log_dir.glob(f"version_*/checkpoints/{name}.ckpt"), key=lambda path: path.stat().st_mtime_ns
-        )
+        found = sorted(log_dir.glob(f"version_*/checkpoints/{name}.ckpt"), key=lambda path: path.stat().st_mtime_ns)
         if not found:
             raise CheckpointError(
                 f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: run fit first, or give a path"

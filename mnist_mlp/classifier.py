@@ -1,7 +1,7 @@
 """The LightningModule: explicit gradients by manual optimization."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
@@ -129,3 +129,13 @@ class MLPClassifier(LightningModule):
         x, y = batch
         output = self.net(x)
         return y.argmax(dim=1), output.argmax(dim=1), output
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes an epoch that `max_steps` or `max_time` broke off as unfinished, so that a resumed run goes on in it.
+
+        Lightning counts such an epoch as processed and would leave out the images that it had not reached.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        if not loop["epoch_loop.batch_progress"]["is_last_batch"]:
+            for progress in (loop["epoch_progress"]["current"], loop["epoch_progress"]["total"]):
+                progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)

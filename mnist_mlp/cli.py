@@ -60,9 +60,13 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the message and ends with exit code 2."""
         message = re.sub(rf'Parser key "(?:(?:{"|".join(COMMANDS)})\.)?([^"]+)":', r"--\1:", message)
-        message = re.sub(
-            r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"\1 is not \2", message
-        )
+        message = message.replace(" and v<", " and <")
+        for pattern, plain in (
+            (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
+            (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
+            (r"Expected a <class 'tuple'>. Got value: (.*)", r"must be a list such as [500], not '\1'"),
+        ):
+            message = re.sub(pattern, plain, message)
         fail(message)
 
     def format_help(self) -> str:
@@ -73,9 +77,7 @@ class Parser(LightningArgumentParser):
         for action in self._actions:
             if action.dest in SHOWN:
                 action.help = SHOWN[action.dest]
-            elif action.dest.split(".")[0] in ("trainer", "checkpoint", "optimizer", "lr_scheduler"):
-                action.help = argparse.SUPPRESS
-            elif re.fullmatch(r"(model|data)(\.help)?", action.dest):
+            elif re.match(r"(trainer|checkpoint|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
                 action.help = argparse.SUPPRESS
         return super().format_help()
 
@@ -135,9 +137,7 @@ class CLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.usage = f"python -m mnist_mlp {subcommand} [options]"
         parser.groups["trainer"].title = "Training, by Lightning's Trainer"
@@ -178,19 +178,17 @@ class CLI(LightningCLI):
         for key in ("hidden", "activation"):
             given, trained = (hparams[key] for hparams in (config.model, model))
             if (list(given), key) != (list(trained), key):
-                raise UserError(
-                    f"--model.{key} is {given}, but {path} was trained with {trained}: leave it out"
-                )
+                raise UserError(f"--model.{key} is {given}, but {path} was trained with {trained}: leave it out")
 
     def before_instantiate_classes(self) -> None:
         """Fits the settings that depend on one another."""
         config = self.config[self.subcommand]
-        if config.data.val_size == 0 and str(config.checkpoint.monitor).startswith("val/"):
-            config.checkpoint.monitor = None  # the newest checkpoint is the best one
+        if config.data.val_size == 0:
+            config.trainer.limit_val_batches = 0
+            if str(config.checkpoint.monitor).startswith("val/"):
+                config.checkpoint.monitor = None  # the newest checkpoint is the best one
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
-            config.optimizer = Namespace(
-                class_path="torch.optim.SGD", init_args=Namespace(lr=config.model.lr)
-            )
+            config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=Namespace(lr=config.model.lr))
         config.data.seed = int(config.seed_everything)
         if self.subcommand != "fit":  # nothing is saved
             self.save_config_callback = None
@@ -207,13 +205,9 @@ class CLI(LightningCLI):
         """The trainer, with a logger only for `fit`, and a progress bar on a terminal or lines elsewhere."""
         config = self.config_init[self.subcommand].trainer
         if config.logger in (None, True):
-            kwargs["logger"] = self.subcommand == "fit" and self.tensorboard_logger(
-                config.default_root_dir or ""
-            )
+            kwargs["logger"] = self.subcommand == "fit" and self.tensorboard_logger(config.default_root_dir or "")
         callbacks = config.callbacks or []
-        if config.enable_progress_bar is None and not any(
-            isinstance(each, ProgressBar) for each in callbacks
-        ):
+        if config.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
             # A refresh takes up to a tenth of an update.
             bar = TQDMProgressBar(refresh_rate=config.log_every_n_steps or 1)
@@ -222,7 +216,7 @@ class CLI(LightningCLI):
 
     def tensorboard_logger(self, root: str) -> TensorBoardLogger:
         """A logger into a new folder, or into that of the run that is resumed, whose later points it replaces."""
-        if self.checkpoint is not None and self.run_folder.parent == Path(root) / LOGS:
+        if self.checkpoint is not None and self.run_folder.parent.resolve() == (Path(root) / LOGS).resolve():
             self.save_config_kwargs = {"overwrite": True}
             place = {"version": self.run_folder.name, "purge_step": self.checkpoint["global_step"]}
         else:
@@ -260,8 +254,13 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With code 2 and one line on stderr, for anything that the user can mend.
     """
     warnings.showwarning = show_warning
-    warnings.filterwarnings("ignore", category=FutureWarning)  # for the authors of the libraries
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
+        warnings.filterwarnings("ignore", category=category)
+    # As intended: --optimizer replaces SGD, a checkpoint holds the parameters after its update, a resumed run goes on in its folder, only `fit` saves checkpoints.
+    warnings.filterwarnings("ignore", message=".*configure_optimizers` will be overridden")
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:

@@ -106,9 +106,7 @@ class Slices:
         world_size: Number of processes.
     """
 
-    def __init__(
-        self, images: Tensor, targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, images: Tensor, targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.slices = [tensor[rank::world_size].split(batch_size) for tensor in (images, targets)]
 
     def __len__(self) -> int:
@@ -148,9 +146,7 @@ class MNISTDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         if val_size >= TRAIN_SIZE:
-            raise DataError(
-                f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images"
-            )
+            raise DataError(f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images")
         if batch_size > TRAIN_SIZE - val_size:
             raise DataError(
                 f"--data.batch_size is {batch_size}: it must be at most the {TRAIN_SIZE - val_size} images that "
@@ -184,8 +180,9 @@ class MNISTDataModule(LightningDataModule):
         self.dataset = "mnist" if found else "digits"
         if self.trained_on not in (None, self.dataset) and not self.hparams.cross_dataset:
             raise DataError(
-                f"the checkpoint was trained on {self.trained_on} and --data.source {self.hparams.source} gives "
-                f"{self.dataset}: choose --data.source {self.trained_on}, or allow it with --data.cross_dataset true"
+                f"the checkpoint was trained on {self.trained_on}, but --data.source {self.hparams.source} with "
+                f"--data.data_dir {self.hparams.data_dir} gives {self.dataset}: change these, or allow it with "
+                "--data.cross_dataset true"
             )
 
     def setup(self, stage: str) -> None:
@@ -265,7 +262,7 @@ class MNISTDataModule(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """The batch as it is: it was made on the device."""
         return batch
 

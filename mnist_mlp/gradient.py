@@ -30,9 +30,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def loss_and_gradient(
-    net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Value of f(u) = `loss_fn(net(x), y)` and its gradient in the parameters u: the notebook's `stoc_grad_`.
 
     The gradient is returned, not accumulated into `.grad`, so there is nothing to reset between batches.

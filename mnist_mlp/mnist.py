@@ -75,6 +75,7 @@ def fetch_mnist(data_dir: str | Path) -> None:
     raw = raw_folder(data_dir)
     if verify_files(raw):
         return
+    new = [folder for folder in (raw, raw.parent, Path(data_dir)) if not folder.exists()]
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=data_dir, prefix=".fetching-") as root:
@@ -88,7 +89,12 @@ def fetch_mnist(data_dir: str | Path) -> None:
             MNIST(root, download=True)  # extracts
             for path in scratch.iterdir():
                 path.replace(raw / path.name)
-    except OSError as error:
+    except (OSError, DataError) as error:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"--data.data_dir {data_dir} cannot be written: {error}") from None
 
 
