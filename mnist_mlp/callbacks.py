@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
@@ -64,6 +65,20 @@ class EpochLines(Callback):
             print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {text}", flush=True)
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`, the newest state of the run.
+
+    `ModelCheckpoint(save_last=True)` leaves it out when the monitored value has not improved, and when `max_steps`
+    or `max_time` ends a run between two validations.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the state that the run ends with."""
+        if not trainer.fast_dev_run:
+            self.best_model_path = self.format_checkpoint_name({})
+            trainer.save_checkpoint(self.best_model_path)
+
+
 class HyperparametersTable(Callback):
     """Lists the run in TensorBoard's HParams tab beside its validation loss and accuracy.
 
@@ -88,6 +103,10 @@ class HyperparametersTable(Callback):
 class ClosingSummary(Callback):
     """Says at the end of a fit what was done, what came out, where it is and what to type next."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Counts no update: a run that is resumed at its end makes none."""
+        self.first_step, self.seconds = None, 0.0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self.started = time.perf_counter()
@@ -105,7 +124,7 @@ class ClosingSummary(Callback):
     def lines(self, trainer: Trainer) -> list[tuple[str, str]]:
         """The summary's lines, each with its name."""
         data = trainer.datamodule
-        updates = trainer.global_step - self.first_step
+        updates = 0 if self.first_step is None else trainer.global_step - self.first_step
         lines = [
             ("data set", f"{data.dataset}, {len(data.train_set[0]):,} training images"),
             ("training", f"{updates:,} updates in {self.seconds:.1f} s, {trainer.current_epoch} epochs done"),
@@ -114,8 +133,7 @@ class ClosingSummary(Callback):
             loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
             images = len(data.val_set[0])
             lines.append(("validation", f"loss {loss:.4f}, accuracy {accuracy:.2%} on {images:,} other images"))
-        saver = trainer.checkpoint_callback
-        if saver and (path := saver.best_model_path or saver.last_model_path):
+        for path in [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path][:1]:
             lines += [("checkpoint", path), ("next", test_command(path, data.hparams))]
         if isinstance(trainer.logger, TensorBoardLogger):
             command = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])

@@ -77,14 +77,6 @@ class MLPClassifier(LightningModule):
         for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
             parameter.grad = derivative
         optimizer.step()
-        self.step_schedulers("step")
-
-    def step_schedulers(self, interval: Literal["step", "epoch"]) -> None:
-        """Steps the learning-rate schedulers of an interval: Lightning leaves that to manual optimization."""
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval == interval:
-                metric = self.trainer.callback_metrics[config.monitor] if config.reduce_on_plateau else None
-                self.lr_scheduler_step(config.scheduler, metric)
 
     def log_recent(self, loss: Tensor) -> None:
         """Keeps the loss on the device, and every `log_every_n_steps` updates logs the mean of those kept.
@@ -98,8 +90,10 @@ class MLPClassifier(LightningModule):
             self.recent_losses.clear()
 
     def on_train_epoch_end(self) -> None:
-        """Steps the schedulers that count epochs."""
-        self.step_schedulers("epoch")
+        """Steps the learning-rate schedulers, which Lightning leaves to manual optimization."""
+        for config in self.trainer.lr_scheduler_configs:
+            monitor = getattr(config.scheduler, "monitor", None)  # of a ReduceLROnPlateau
+            self.lr_scheduler_step(config.scheduler, self.trainer.callback_metrics[monitor] if monitor else None)
 
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch to the loss and accuracy of the set it belongs to, weighted by its size."""

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
+from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, LastCheckpoint
 from mnist_mlp.checkpoints import CheckpointError, find_checkpoint, is_url, load_checkpoint
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import DataError, MNISTDataModule
@@ -45,8 +47,9 @@ SHOWN = {  # the options beyond --model and --data that --help explains, in our 
     "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
 }
 EPILOG = (
-    "Every argument of Lightning's Trainer and ModelCheckpoint works too, as --trainer.NAME and --checkpoint.NAME: "
-    "--print_config lists them, https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
+    "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
+    "--checkpoint.NAME for best.ckpt and --last.NAME for last.ckpt: --print_config lists them, "
+    "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
 )
 
 
@@ -77,7 +80,7 @@ class Parser(LightningArgumentParser):
         for action in self._actions:
             if action.dest in SHOWN:
                 action.help = SHOWN[action.dest]
-            elif re.match(r"(trainer|checkpoint|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
+            elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
                 action.help = argparse.SUPPRESS
         return super().format_help()
 
@@ -124,15 +127,17 @@ class CLI(LightningCLI):
         return {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds `--checkpoint.*`; the seed is one for weights, split and batches."""
+        """Adds `--checkpoint.*` and `--last.*`; the seed is one for weights, split and batches."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": "val/accuracy",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
+                "last.filename": "last",
+                "last.enable_version_counter": False,
             }
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
@@ -180,6 +185,13 @@ class CLI(LightningCLI):
             if (list(given), key) != (list(trained), key):
                 raise UserError(f"--model.{key} is {given}, but {path} was trained with {trained}: leave it out")
 
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRScheduler | None = None
+    ) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """What --optimizer and --lr_scheduler ask for; the module steps the scheduler, whatever its kind."""
+        return [optimizer], [lr_scheduler] if lr_scheduler else []
+
     def before_instantiate_classes(self) -> None:
         """Fits the settings that depend on one another."""
         config = self.config[self.subcommand]
@@ -190,8 +202,9 @@ class CLI(LightningCLI):
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
             config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=Namespace(lr=config.model.lr))
         config.data.seed = int(config.seed_everything)
-        if self.subcommand != "fit":  # nothing is saved
+        if self.subcommand != "fit":
             self.save_config_callback = None
+        if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.clear()
 
     def instantiate_classes(self) -> None:
@@ -207,6 +220,7 @@ class CLI(LightningCLI):
         if config.logger in (None, True):
             kwargs["logger"] = self.subcommand == "fit" and self.tensorboard_logger(config.default_root_dir or "")
         callbacks = config.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if config.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
             # A refresh takes up to a tenth of an update.
@@ -256,7 +270,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = show_warning
     for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
         warnings.filterwarnings("ignore", category=category)
-    # As intended: --optimizer replaces SGD, a checkpoint holds the parameters after its update, a resumed run goes on in its folder, only `fit` saves checkpoints.
+    # As intended: --optimizer replaces SGD, a checkpoint holds the parameters after its update, a resumed run goes on
+    # in its folder, and only `fit` saves checkpoints.
     warnings.filterwarnings("ignore", message=".*configure_optimizers` will be overridden")
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")

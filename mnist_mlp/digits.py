@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 TRAIN_SIZE = 60_000
@@ -28,9 +29,10 @@ def make_digits(train: bool) -> tuple[Tensor, Tensor]:
     originals = torch.from_numpy(digits.images).float().unsqueeze(1) / 16  # (1797, 1, 8, 8) in 0..1
     labels = torch.from_numpy(digits.target)
 
-    shuffled = torch.randperm(len(originals), generator=generator)
-    num_test = round(len(originals) * TEST_FRACTION)
-    own = shuffled[num_test:] if train else shuffled[:num_test]
+    train_originals, test_originals = train_test_split(
+        range(len(labels)), test_size=TEST_FRACTION, stratify=labels, random_state=0
+    )
+    own = torch.tensor(train_originals if train else test_originals)
     size = TRAIN_SIZE if train else TEST_SIZE
 
     originals = F.interpolate(originals[own], size=(20, 20), mode="bicubic", align_corners=False).clamp(0, 1)

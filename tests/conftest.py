@@ -1,0 +1,89 @@
+"""What several tests need: real MNIST where it is at hand, and the command line inside this process."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import MNIST
+
+from mnist_mlp.cli import main
+
+ROOT = Path(__file__).parent.parent
+REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def archives() -> Path:
+    """A folder with MNIST's four archives."""
+    for data_dir in REAL_MNIST:
+        raw = data_dir / "MNIST" / "raw"
+        if all((raw / name).is_file() for name, _ in MNIST.resources):
+            return raw
+    pytest.skip(f"needs MNIST's four .gz files in {ROOT / 'data' / 'MNIST' / 'raw'}")
+
+
+def put_archives(archives: Path, data_dir: Path) -> Path:
+    """Copies the archives to where `data_dir` has them; returns that folder."""
+    raw = data_dir / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, _ in MNIST.resources:
+        shutil.copyfile(archives / name, raw / name)
+    return raw
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with real MNIST, to be read only."""
+    data_dir = tmp_path_factory.mktemp("mnist")
+    put_archives(archives, data_dir)
+    return data_dir
+
+
+@pytest.fixture
+def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a network: the mirrors refuse the connection."""
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, str]]:
+    """Runs a command in an empty directory; gives what it prints on stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+
+    def command(*args: object) -> tuple[str, str]:
+        main([str(arg) for arg in args])
+        return capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must end with code 2 and one line on stderr, and leave no file; gives that line."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*args: object) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert end.value.code == 2
+        assert len(lines) == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return lines[0]
+
+    return command

@@ -1,0 +1,227 @@
+"""The command line: help, settings as files, and one clear line for everything that a user can get wrong."""
+
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import put_archives
+
+from mnist_mlp.cli import main
+
+ROOT = Path(__file__).parent.parent
+Run = Callable[..., tuple[str, str]]
+Error = Callable[..., str]
+
+SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_is_short_and_explains_our_options(command: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(command, "--help")
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert len(text.splitlines()) < 150
+    for option in ("hidden", "activation", "loss", "lr"):
+        assert f"--model.{option}" in text
+    for option in ("data_dir", "source", "batch_size", "val_size", "cross_dataset"):
+        assert f"--data.{option}" in text
+    assert "default: 0.1" in text
+    assert "default: 200" in text
+
+
+def test_printed_settings_are_taken_back_and_complete(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*args: object) -> str:
+        with pytest.raises(SystemExit) as end:
+            run("fit", *args, "--print_config")
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    given = printed("--model.hidden", "[300,200]", "--trainer.gradient_clip_val", 1, "--optimizer", "Adam")
+    Path("settings.yaml").write_text(given)
+    assert printed("--config", "settings.yaml") == given
+    settings = yaml.safe_load(given)
+    assert settings["model"]["hidden"] == [300, 200]
+    assert {"limit_train_batches", "logger", "callbacks"} <= settings["trainer"].keys()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_configs_train(path: Path, run: Run) -> None:
+    run("fit", "--config", path, "--data.source", "digits", "--trainer.max_steps", 2)
+    assert torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize("program", [[sys.executable, "-m", "mnist_mlp"], ["mnist-mlp"]])
+def test_both_names_of_the_program(program: list[str], tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        [*program, "fit", "--model.lr", "-1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == ["error: --model.lr: must be >0 and <inf, not -1"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "allowed"),
+    [
+        ("--model.lr", "-1", ">0"),
+        ("--model.lr", "0", ">0"),
+        ("--model.lr", "nan", ">0"),
+        ("--model.lr", "inf", "<inf"),
+        ("--model.lr", "fast", "float"),
+        ("--model.hidden", "", "[500]"),
+        ("--model.hidden", "[0]", ">0"),
+        ("--model.hidden", "[500,-3]", ">0"),
+        ("--model.hidden", "500", "[500]"),
+        ("--model.loss", "hinge", "'mse', 'squared', 'cross_entropy'"),
+        ("--model.activation", "tanh", "'softplus', 'relu'"),
+        ("--data.source", "cifar", "'auto', 'mnist', 'digits'"),
+        ("--data.batch_size", "0", ">0"),
+        ("--data.batch_size", "-5", ">0"),
+        ("--data.batch_size", "55001", "55000"),
+        ("--data.val_size", "-1", ">=0"),
+        ("--data.val_size", "60000", "60000"),
+        ("--data.batch_size", "2.5", "int"),
+    ],
+)
+def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
+    option: str, given: str, allowed: str, error: Error
+) -> None:
+    line = error("fit", "--data.source", "digits", option, given)
+    assert option in line
+    assert given.strip("[]").split(",")[-1] in line
+    assert allowed in line
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        ((), "fit, validate, test, predict"),
+        (("train",), "'fit', 'validate', 'test', 'predict'"),
+        (("fit", "--model.width", 3), "--model.width"),
+        (("fit", "--config", "nowhere.yaml"), "nowhere.yaml"),
+        (("fit", "--trainer.accelerator", "abacus"), "abacus"),
+        (("fit", "--optimizer", "SGD", "--optimizer.lr", -3), "-3"),
+        (("fit", "--optimizer", "Magic"), "Magic"),
+        (("validate",), "--ckpt_path best"),
+        (("test", "--ckpt_path", "last"), "--ckpt_path last"),
+        (("fit", "--ckpt_path", "last"), "--ckpt_path last"),
+        (("test", "--ckpt_path", "nowhere.ckpt"), "nowhere.ckpt"),
+    ],
+)
+def test_other_mistakes(args: tuple[object, ...], part: str, error: Error) -> None:
+    assert part in error(*args)
+
+
+def test_data_dir_that_cannot_be_written(error: Error, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = error("fit", "--data.data_dir", "file/data")
+    assert "--data.data_dir file/data cannot be written" in line
+
+
+def test_mnist_that_is_not_to_be_had(error: Error, no_mirrors: None) -> None:
+    line = error("fit", "--data.source", "mnist")
+    assert "train-images-idx3-ubyte.gz" in line
+    assert "data/MNIST/raw" in line
+
+
+def test_broken_mnist(archives: Path, error: Error, tmp_path: Path) -> None:
+    raw = put_archives(archives, tmp_path / "data")
+    (raw / "train-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    assert "train-labels-idx1-ubyte.gz is not MNIST's" in error("fit")
+
+
+def test_run_without_mnist_and_network_names_its_data_set_twice(run: Run, no_mirrors: None) -> None:
+    output, messages = run("fit", "--trainer.max_steps", 1)
+    assert "warning: the data set is the stand-in `digits`, not MNIST" in messages
+    assert "data set    digits" in output
+    assert "warning     the data set is the stand-in `digits`" in output
+
+
+@pytest.fixture
+def trained(run: Run) -> Path:
+    """A checkpoint of a small network, trained on the digits for one update."""
+    run("fit", *SMALL, "--trainer.max_steps", 1)
+    return Path("lightning_logs/version_0/checkpoints/last.ckpt")
+
+
+def test_checkpoint_of_another_architecture(trained: Path, error: Error) -> None:
+    digits = ("--data.source", "digits")
+    assert "--model.hidden is (30,)" in error("test", *digits, "--ckpt_path", "last", "--model.hidden", "[30]")
+    assert "--model.activation is relu" in error("fit", *digits, "--ckpt_path", trained, "--model.activation", "relu")
+
+
+def test_checkpoint_of_another_data_set(trained: Path, mnist_dir: Path, error: Error, run: Run) -> None:
+    mnist = ("--data.data_dir", mnist_dir, "--data.source", "auto", "--ckpt_path", "last")
+    for command in ("fit", "validate", "test", "predict"):
+        assert "trained on digits" in error(command, *mnist)
+    output, _ = run("test", *mnist, "--data.cross_dataset", "true")
+    assert "test/accuracy" in output
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("kind", ["text", "truncated", "foreign", "code"])
+def test_file_that_is_no_checkpoint(command: str, kind: str, trained: Path, error: Error, tmp_path: Path) -> None:
+    path = tmp_path / f"{kind}.ckpt"
+    if kind == "text":
+        path.write_text("these are no weights")
+    elif kind == "truncated":
+        path.write_bytes(trained.read_bytes()[:20_000])
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, path)
+    else:
+        path.write_bytes(pickle.dumps(Executed()))
+    line = error(command, "--data.source", "digits", "--ckpt_path", path)
+    assert f"--ckpt_path {path}: not a checkpoint" in line
+    assert not Path("executed").exists()
+
+
+class Executed:
+    """Would leave a file behind if it were unpickled as code."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("executed",)
+
+
+def test_newest_run_with_a_checkpoint_is_found(run: Run, error: Error) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 1)
+    run("fit", *SMALL, "--trainer.max_steps", 2)
+    Path("lightning_logs/version_7").mkdir()  # a run that was killed before its first checkpoint
+    _, messages = run("test", "--data.source", "digits", "--ckpt_path", "last")
+    assert "lightning_logs/version_1/checkpoints/last.ckpt" in messages
+
+
+def test_default_root_dir_moves_the_runs(run: Run) -> None:
+    place = ("--trainer.default_root_dir", "elsewhere")
+    output, _ = run("fit", *SMALL, *place, "--trainer.max_steps", 1)
+    assert "elsewhere/lightning_logs/version_0/checkpoints/last.ckpt" in output
+    _, messages = run("test", "--data.source", "digits", "--ckpt_path", "last", *place)
+    assert "elsewhere/lightning_logs/version_0" in messages
+
+
+def readme_commands() -> list[str]:
+    """Every `fit` command of the README's blocks of code."""
+    lines = (line.strip() for line in (ROOT / "README.md").read_text().splitlines())
+    return [line for line in lines if line.startswith("python -m mnist_mlp fit") and "--ckpt_path" not in line]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_readmes_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command, comments=True)[3:]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--print_config"])
+    assert end.value.code == 0

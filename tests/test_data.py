@@ -1,0 +1,263 @@
+"""The data: MNIST's files, the batches, the split, the stand-in and who chooses between them."""
+
+import gzip
+import http.server
+import socket
+import threading
+import time
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import put_archives
+from torch import Tensor
+from torchvision import transforms
+from torchvision.datasets import MNIST
+
+from mnist_mlp import MNISTDataModule
+from mnist_mlp import mnist as files
+from mnist_mlp.data import Batches, Slices
+from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, read_mnist
+
+IMAGES = torch.arange(23)  # images that are their own numbers
+
+
+def batches(seed: int = 5, batch_size: int = 4, rank: int = 0, world_size: int = 1) -> Batches:
+    """Batches of the 23 numbers."""
+    return Batches(IMAGES, -IMAGES, batch_size, seed, rank, world_size)
+
+
+def epoch_of(loader: Batches, epoch: int = 0) -> list[list[int]]:
+    """The numbers in each batch of an epoch."""
+    loader.set_epoch(epoch)
+    return [x.tolist() for x, _ in loader]
+
+
+def test_an_epoch_is_every_image_once_with_its_target() -> None:
+    loader = batches()
+    seen = list(loader)
+    assert len(seen) == len(loader) == 6
+    assert [len(x) for x, _ in seen] == [4, 4, 4, 4, 4, 3]
+    assert all(torch.equal(y, -x) for x, y in seen)
+    assert sorted(torch.cat([x for x, _ in seen]).tolist()) == IMAGES.tolist()
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    assert epoch_of(batches(), 3) == epoch_of(batches(), 3)
+    assert epoch_of(batches(), 3) != epoch_of(batches(), 4)
+    assert epoch_of(batches(), 3) != epoch_of(batches(seed=6), 3)
+    torch.manual_seed(1)  # and of nothing else
+    loader = batches()
+    epoch_of(loader, 0)
+    assert epoch_of(loader, 3) == epoch_of(batches(), 3)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_union_over_processes_is_the_batch_of_one_process(world_size: int) -> None:
+    whole = epoch_of(batches(batch_size=8), 2)
+    shares = [
+        epoch_of(batches(batch_size=8 // world_size, rank=r, world_size=world_size), 2) for r in range(world_size)
+    ]
+    assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+
+
+@pytest.mark.parametrize("done", [1, 3, 5])
+def test_state_goes_on_with_the_images_not_yet_seen(done: int) -> None:
+    loader = batches()
+    loader.set_epoch(2)
+    iterator = iter(loader)
+    for _ in range(done):
+        next(iterator)
+    state = loader.state_dict()
+
+    resumed = batches()
+    resumed.load_state_dict(state)
+    assert epoch_of(resumed, 2) == epoch_of(batches(), 2)[done:]
+    assert epoch_of(resumed, 3) == epoch_of(batches(), 3)
+
+
+def test_state_of_a_finished_epoch_leaves_nothing_out_of_the_next() -> None:
+    loader = batches()
+    epoch_of(loader, 0)
+    resumed = batches()
+    resumed.load_state_dict(loader.state_dict())
+    assert epoch_of(resumed, 1) == epoch_of(batches(), 1)
+
+
+def test_state_of_another_batch_size_is_refused() -> None:
+    with pytest.raises(DataError, match="batch_size"):
+        batches(batch_size=8).load_state_dict(batches().state_dict())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_sees_every_image_once_over_all_processes(world_size: int) -> None:
+    seen = [x for r in range(world_size) for x, _ in Slices(IMAGES, -IMAGES, 5, r, world_size)]
+    assert sorted(torch.cat(seen).tolist()) == IMAGES.tolist()
+    assert all(len(Slices(IMAGES, -IMAGES, 5, r, world_size)) > 0 for r in range(world_size))
+
+
+def ready(**settings: object) -> MNISTDataModule:
+    """A data module with its training and validation images read."""
+    data = MNISTDataModule(**settings)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def rows(images: Tensor) -> set[bytes]:
+    """The images as a set."""
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_split_is_fixed_by_the_seed_and_leaves_no_image_out() -> None:
+    data, same, other = (ready(source="digits", val_size=7000, seed=seed) for seed in (1, 1, 2))
+    assert (len(data.train_set[0]), len(data.val_set[0])) == (53_000, 7_000)
+    assert torch.equal(data.val_set[0], same.val_set[0])
+    assert rows(data.val_set[0]) != rows(other.val_set[0])
+    everything = ready(source="digits", val_size=0)
+    assert everything.val_dataloader() == []
+    assert rows(data.train_set[0]) | rows(data.val_set[0]) == rows(everything.train_set[0])
+
+
+def test_batch_is_what_the_notebooks_transforms_give(mnist_dir: Path) -> None:
+    data = ready(data_dir=mnist_dir, source="mnist", val_size=0, batch_size=50)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    notebook = MNIST(mnist_dir, transform=transform, target_transform=lambda label: torch.eye(10)[label])
+    x, y = data.train_set
+    for i in (0, 1, 59_999):
+        image, target = notebook[int(data_index(data, i))]
+        torch.testing.assert_close(x[i], image)
+        assert torch.equal(y[i], target)
+    x, y = next(iter(data.train_dataloader()))
+    assert (x.shape, x.dtype, y.shape, y.dtype) == ((50, 1, 28, 28), torch.float32, (50, 10), torch.float32)
+    assert abs(data.train_set[0].mean()) < 1e-3
+    assert abs(data.train_set[0].std() - 1) < 1e-3
+
+
+def data_index(data: MNISTDataModule, i: int) -> int:
+    """Where training image i stands in MNIST's own order."""
+    x = data.train_set[0][i]
+    images = read_mnist(data.hparams.data_dir, train=True)[0]
+    pixels = (x[0] * 0.3081 + 0.1307).mul(255).round().byte()
+    return int((images == pixels).all(dim=(1, 2)).nonzero()[0])
+
+
+@pytest.mark.gpu
+def test_batches_are_made_on_the_gpu() -> None:
+    x, y = ready(source="digits").train_set
+    loader = Batches(x.cuda(), y.cuda(), 200, seed=0)
+    assert all(tensor.is_cuda for tensor in next(iter(loader)))
+
+
+def test_four_archives_put_there_by_hand_are_enough(
+    archives: Path, tmp_path: Path, no_mirrors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = put_archives(archives, tmp_path)
+    fetch_mnist(tmp_path)
+    assert mnist_exists(tmp_path)
+    images, labels = read_mnist(tmp_path, train=False)
+    assert images.shape == (10_000, 28, 28)
+    assert labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MNIST"]
+    for archive in raw.glob("*.gz"):  # and so are the four files in them
+        archive.unlink()
+    fetch_mnist(tmp_path)
+    assert ready(data_dir=tmp_path, source="mnist").dataset == "mnist"
+
+
+def test_download_into_place(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=archives)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        fetch_mnist(tmp_path)
+        server.shutdown()
+    assert mnist_exists(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MNIST"]
+
+
+def test_download_of_something_else_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    for name, _ in MNIST.resources:
+        (served / name).write_bytes(gzip.compress(b"a hotel's log-in page"))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        with pytest.raises(MNISTNotFoundError, match="corrupted"):
+            fetch_mnist(tmp_path / "data")
+        server.shutdown()
+    assert not (tmp_path / "data").exists()
+
+
+def test_mirror_that_never_answers_costs_the_time_limit_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        monkeypatch.setattr(files, "TIME_TO_REACH", 1.0)
+        started = time.monotonic()
+        with pytest.raises(MNISTNotFoundError, match="no mirror"):
+            fetch_mnist(tmp_path / "data")
+        assert 0.9 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("name", [name for name, _ in MNIST.resources])
+@pytest.mark.parametrize("damage", ["truncated", "corrupted", "foreign"])
+def test_broken_archive_is_named_and_never_trained_on(
+    name: str, damage: str, archives: Path, tmp_path: Path, no_mirrors: None
+) -> None:
+    path = put_archives(archives, tmp_path) / name
+    break_file(path, damage)
+    with pytest.raises(DataError, match=rf"{name}.*delete it"):
+        MNISTDataModule(data_dir=tmp_path).prepare_data()
+    assert not mnist_exists(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupted", "foreign"])
+def test_broken_extracted_file_is_named_and_never_trained_on(damage: str, archives: Path, tmp_path: Path) -> None:
+    raw = put_archives(archives, tmp_path)
+    fetch_mnist(tmp_path)
+    break_file(raw / "t10k-labels-idx1-ubyte", damage)
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte .*delete it"):
+        MNISTDataModule(data_dir=tmp_path).prepare_data()
+    (raw / "t10k-labels-idx1-ubyte").unlink()  # what the message says
+    MNISTDataModule(data_dir=tmp_path).prepare_data()
+    assert mnist_exists(tmp_path)
+
+
+def break_file(path: Path, damage: str) -> None:
+    """Makes a file unusable in one of three ways."""
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "corrupted":
+        content[len(content) // 2] ^= 1
+    else:
+        content = bytearray(b"not a data set")
+    path.write_bytes(content)
+
+
+def test_auto_takes_mnist_where_it_is(mnist_dir: Path) -> None:
+    assert ready(data_dir=mnist_dir).dataset == "mnist"
+
+
+def test_auto_without_mnist_and_network_takes_the_digits_and_says_so(tmp_path: Path, no_mirrors: None) -> None:
+    with pytest.warns(UserWarning, match=r"digits.*not MNIST.*MNIST.raw"):
+        data = ready(data_dir=tmp_path / "data")
+    assert data.dataset == data.hparams.dataset == "digits"
+    assert not (tmp_path / "data").exists()
+
+
+def test_mnist_asked_for_and_not_to_be_had_is_an_error(tmp_path: Path, no_mirrors: None) -> None:
+    with pytest.raises(MNISTNotFoundError, match=r"train-images-idx3-ubyte.gz.*--data.source digits"):
+        ready(data_dir=tmp_path / "data", source="mnist")
+
+
+def test_digits_need_no_directory(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert ready(data_dir=file / "data", source="digits").dataset == "digits"

@@ -1,0 +1,269 @@
+"""Runs: updates and steps, checkpoints and resuming, optimizers and schedulers, TensorBoard, several processes."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+from torch import Tensor
+
+from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
+
+Run = Callable[..., tuple[str, str]]
+
+SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
+RUNS = Path("lightning_logs")
+
+
+def checkpoint(name: str = "last", version: int = 0) -> dict[str, Any]:
+    """A checkpoint of a run in the current directory, loaded as every command does."""
+    return torch.load(RUNS / f"version_{version}" / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def scalars(version: int = 0) -> dict[str, list[tuple[int, float]]]:
+    """The curves of a run in TensorBoard: step and value of each point."""
+    events = EventAccumulator(str(RUNS / f"version_{version}"))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def assert_same_parameters(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_run_counts_updates_logs_and_saves(run: Run) -> None:
+    output, _ = run("fit", *SMALL)
+
+    for expected in ("data set    digits, 55,000", "110 updates", "2 epochs", "version_0/checkpoints/best.ckpt"):
+        assert expected in output
+    assert "python -m mnist_mlp test --ckpt_path" in output
+    assert "tensorboard --logdir lightning_logs" in output
+
+    last = checkpoint()
+    assert last["global_step"] == 110
+    assert last["hyper_parameters"]["hidden"] == [20]
+    assert last["datamodule_hyper_parameters"]["dataset"] == last["MNISTDataModule"]["dataset"] == "digits"
+    assert yaml.safe_load((RUNS / "version_0" / "hparams.yaml").read_text())["dataset"] == "digits"
+
+    curves = scalars()
+    assert [step for step, _ in curves["train/loss"]] == [24, 49, 74, 99]
+    assert [step for step, _ in curves["val/accuracy"]] == [54, 109]
+    assert [round(value, 6) for _, value in curves["lr"]] == [0.1] * 4
+    assert {"val/loss", "epoch"} <= curves.keys()
+    assert curves["train/loss"][0][1] > curves["train/loss"][-1][1]
+
+
+def test_hparams_tab_lists_the_run_beside_its_metrics(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 1)
+    events = EventAccumulator(str(RUNS / "version_0"))
+    events.Reload()
+    contents = [
+        plugin_data_pb2.HParamsPluginData.FromString(content)
+        for content in events.PluginTagToContent("hparams").values()
+    ]
+    metrics = {info.name.tag for content in contents for info in content.experiment.metric_infos}
+    values = {name: value for content in contents for name, value in content.session_start_info.hparams.items()}
+    assert metrics == {"val/loss", "val/accuracy"}
+    assert values["lr"].number_value == 0.1
+    assert values["hidden"].string_value == "[20]"
+    assert values["dataset"].string_value == "digits"
+
+
+def test_training_loss_is_the_mean_over_the_updates_since_the_last_point(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 10, "--trainer.log_every_n_steps", 1)
+    run("fit", *SMALL, "--trainer.max_steps", 10, "--trainer.log_every_n_steps", 5)
+    every, fifth = (scalars(version)["train/loss"] for version in (0, 1))
+    assert [step for step, _ in every] == list(range(10))
+    assert [step for step, _ in fifth] == [4, 9]
+    assert fifth[1][1] == pytest.approx(sum(value for _, value in every[5:]) / 5)
+
+
+def test_best_is_the_best_by_validation_accuracy(run: Run) -> None:
+    # After the first epoch the step size is so large that the network gets worse.
+    worse = ("--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1, "--lr_scheduler.gamma", 1000)
+    run("fit", *SMALL, *worse)
+    accuracies = [value for _, value in scalars()["val/accuracy"]]
+    assert accuracies[0] > accuracies[1]
+    assert checkpoint("best")["global_step"] == 55
+    assert checkpoint("last")["global_step"] == 110
+
+
+def test_a_seed_gives_the_same_run_and_another_seed_another(run: Run) -> None:
+    for seed in (1, 1, 2):
+        run("fit", *SMALL, "--trainer.max_steps", 5, "--seed_everything", seed)
+    first, same, other = (checkpoint(version=version)["state_dict"] for version in range(3))
+    assert_same_parameters(first, same)
+    assert not torch.equal(first["net.fc1.weight"], other["net.fc1.weight"])
+
+
+@pytest.mark.parametrize("stop", [30, 55, 70])  # in the first epoch, at its end, in the second
+def test_a_run_that_max_steps_stopped_goes_on_exactly(stop: int, run: Run) -> None:
+    run("fit", *SMALL)
+    whole = checkpoint()
+    run("fit", *SMALL, "--trainer.max_steps", stop)
+    assert checkpoint(version=1)["global_step"] == stop
+    _, messages = run("fit", "--ckpt_path", "last", "--trainer.max_steps", -1)  # everything else as in its run
+    assert "lightning_logs/version_1/checkpoints/last.ckpt" in messages
+    assert not (RUNS / "version_2").exists()
+    resumed = checkpoint(version=1)
+    assert resumed["global_step"] == whole["global_step"] == 110
+    assert_same_parameters(resumed["state_dict"], whole["state_dict"])
+    for tag in ("val/loss", "val/accuracy", "lr"):
+        assert scalars(1)[tag] == scalars(0)[tag]
+    assert [step for step, _ in scalars(1)["train/loss"]] == [24, 49, 74, 99]
+
+
+def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fit", *SMALL)
+    (tmp_path / "kill.py").write_text(
+        "import os, signal\n"
+        "from lightning.pytorch import Callback\n"
+        "class Kill(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *args):\n"
+        "        if trainer.global_step == 77:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    often = ("--last.every_n_train_steps", 10)
+    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *often)), "--trainer.callbacks=kill.Kill"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    killed = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert killed.returncode == -9
+    assert checkpoint(version=1)["global_step"] == 70
+    monkeypatch.syspath_prepend(tmp_path)
+    run("fit", "--ckpt_path", "last", "--trainer.callbacks=[]")
+    assert_same_parameters(checkpoint(version=1)["state_dict"], checkpoint()["state_dict"])
+
+
+def test_a_finished_run_can_be_made_longer(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_epochs", 1)
+    output, _ = run("fit", "--ckpt_path", "last")
+    assert "0 updates" in output
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    run("fit", *SMALL)
+    assert_same_parameters(checkpoint(version=0)["state_dict"], checkpoint(version=1)["state_dict"])
+
+
+def test_evaluation_uses_the_checkpoints_own_network_split_and_loss(run: Run) -> None:
+    run("fit", *SMALL, "--model.loss", "squared", "--data.val_size", 2000, "--seed_everything", 4)
+    loss, accuracy = (scalars()[tag][-1][1] for tag in ("val/loss", "val/accuracy"))
+    output, messages = run("validate", "--data.source", "digits")
+    assert "version_0/checkpoints/best.ckpt" in messages
+    assert str(accuracy)[:7] in output
+    assert str(loss)[:7] in output
+    assert sorted(RUNS.iterdir()) == [RUNS / "version_0"]  # evaluating writes nothing
+
+
+def test_test_is_over_the_whole_set_and_predict_gives_its_rows(run: Run) -> None:
+    run("fit", *SMALL)
+    output, _ = run("predict", "--data.source", "digits")
+    header, *rows = output.splitlines()
+    assert header == "image,label,prediction,output"
+    assert len(rows) == 10_000
+    right = sum(row.split(",")[1] == row.split(",")[2] for row in rows)
+    output, _ = run("test", "--data.source", "digits")
+    assert float(re.search(r"test/accuracy\D+([\d.]+)", output)[1]) == pytest.approx(right / 10_000)
+
+
+def test_metrics_weigh_a_smaller_last_batch_right(run: Run) -> None:
+    run("fit", *SMALL, "--data.val_size", 1007)  # evaluated in batches of 1000 and 7
+    model = MLPClassifier.load_from_checkpoint(RUNS / "version_0/checkpoints/last.ckpt").cpu()
+    data = MNISTDataModule(source="digits", val_size=1007)
+    data.prepare_data()
+    data.setup("validate")
+    x, y = data.val_set
+    with torch.no_grad():
+        output = model(x)
+    torch.testing.assert_close(scalars()["val/loss"][-1][1], (output - y).square().mean().item(), rtol=1e-5, atol=0)
+    right = (output.argmax(dim=1) == y.argmax(dim=1)).float().mean().item()
+    assert scalars()["val/accuracy"][-1][1] == pytest.approx(right)
+
+
+def test_checkpoint_in_a_python_session(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 1)
+    model = MLPClassifier.load_from_checkpoint(RUNS / "version_0/checkpoints/last.ckpt")
+    assert isinstance(model.net, MLP)
+    assert model(torch.randn(5, 1, 28, 28, device=model.device)).argmax(dim=1).shape == (5,)
+
+
+def test_fit_in_a_python_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(MLPClassifier(lr=0.5), MNISTDataModule(source="digits"))
+    assert trainer.global_step == 275
+    assert trainer.callback_metrics["val/accuracy"] > 0.8
+
+
+def test_another_optimizer(run: Run) -> None:
+    run("fit", *SMALL, "--model.hidden", "[500]", "--optimizer", "Adam", "--optimizer.lr", 1e-3)
+    assert checkpoint()["global_step"] == 110
+    assert {"exp_avg", "exp_avg_sq"} <= checkpoint()["optimizer_states"][0]["state"][0].keys()
+    assert scalars()["val/accuracy"][-1][1] > 0.9
+
+
+def test_a_scheduler_steps_every_epoch(run: Run) -> None:
+    steps = ("--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1, "--lr_scheduler.gamma", 0.5)
+    run("fit", *SMALL, *steps, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 55)
+    assert [value for _, value in scalars()["lr"]] == pytest.approx([0.1, 0.05, 0.025])
+
+
+def test_plateau_scheduler_sees_the_validation_loss(run: Run) -> None:
+    patience = ("--lr_scheduler.patience", 0, "--lr_scheduler.threshold", 1e9, "--lr_scheduler.threshold_mode", "abs")
+    plateau = ("--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss", *patience)
+    run("fit", *SMALL, *plateau, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 55)
+    assert [value for _, value in scalars()["lr"]] == pytest.approx([0.1, 0.1, 0.01])  # nothing counts as better
+
+
+def test_training_on_all_images_without_validation(run: Run) -> None:
+    output, _ = run("fit", *SMALL, "--data.val_size", 0)
+    assert "120 updates" in output
+    assert "val/loss" not in scalars()
+    assert checkpoint("best")["global_step"] == 120  # the newest
+
+
+def test_bfloat16_trains(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.precision", "bf16-mixed")
+    assert checkpoint()["state_dict"]["net.fc1.weight"].dtype == torch.float32
+    run("fit", *SMALL)
+    bfloat16, float32 = (scalars(version)["val/accuracy"][-1][1] for version in (0, 1))
+    assert bfloat16 == pytest.approx(float32, abs=0.02)
+
+
+@pytest.mark.gpu
+def test_float16_is_refused(run: Run) -> None:
+    with pytest.raises(SystemExit):
+        run("fit", *SMALL, "--trainer.accelerator", "gpu", "--trainer.precision", "16-mixed")
+
+
+@pytest.mark.gpu
+def test_gpu_gives_what_the_cpu_gives(run: Run) -> None:
+    for accelerator in ("cpu", "gpu"):
+        run("fit", *SMALL, "--trainer.accelerator", accelerator, "--trainer.max_steps", 100)
+    for name, parameter in checkpoint(version=0)["state_dict"].items():
+        assert (checkpoint(version=1)["state_dict"][name].cpu() - parameter).norm() <= 1e-4 * parameter.norm()
+
+
+def test_two_processes_are_one_with_twice_the_batch(run: Run) -> None:
+    run("fit", *SMALL)
+    options = ("--trainer.devices", 2, "--trainer.accelerator", "cpu", "--data.batch_size", 500)
+    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *options))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    one, two = (checkpoint(version=version) for version in (0, 1))
+    assert one["global_step"] == two["global_step"] == 110
+    for name, parameter in one["state_dict"].items():
+        assert (two["state_dict"][name] - parameter).norm() <= 1e-5 * parameter.norm()
+    for tag in ("train/loss", "val/loss", "val/accuracy"):
+        assert [value for _, value in scalars(1)[tag]] == pytest.approx([value for _, value in scalars(0)[tag]], 1e-4)

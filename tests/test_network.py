@@ -1,0 +1,57 @@
+"""The network: the notebook's soft-plus, names and initial weights, at any depth."""
+
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mnist_mlp import MLP
+
+
+def test_default_is_the_notebooks_network() -> None:
+    net = MLP()
+    shapes = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
+    assert shapes == {"fc1.weight": (500, 784), "fc1.bias": (500,), "fc2.weight": (10, 500), "fc2.bias": (10,)}
+    x = torch.randn(3, 1, 28, 28)
+    hidden = F.softplus(x.view(3, 784) @ net.fc1.weight.T + net.fc1.bias, beta=25, threshold=1)
+    torch.testing.assert_close(net(x), hidden @ net.fc2.weight.T + net.fc2.bias)
+
+
+def test_a_seed_gives_the_weights_of_linear_layers_made_in_order() -> None:
+    torch.manual_seed(3)
+    net = MLP(hidden=(30, 20))
+    torch.manual_seed(3)
+    for layer in (net.fc1, net.fc2, net.fc3):
+        same = nn.Linear(layer.in_features, layer.out_features)
+        assert torch.equal(layer.weight, same.weight)
+        assert torch.equal(layer.bias, same.bias)
+
+
+def test_softplus_is_linear_above_four_hundredths_and_jumps_there() -> None:
+    softplus = MLP().nonlin1
+    z = torch.tensor([-1.0, 0.0, 0.0399999, 0.0400001, 2.0])
+    expected = [0.0, torch.log(torch.tensor(2.0)) / 25, 0.0525, 0.04, 2.0]
+    torch.testing.assert_close(softplus(z), torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(7, 784), (7, 28, 28), (7, 1, 28, 28)])
+@pytest.mark.parametrize("hidden", [(), (5,), (6, 5, 4)])
+def test_images_of_any_shape_and_any_depth(shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    net = MLP(hidden)
+    assert net(torch.randn(shape)).shape == (7, 10)
+    assert sum(isinstance(layer, nn.Linear) for layer in net) == len(hidden) + 1
+    assert sum(isinstance(layer, nn.Softplus) for layer in net) == len(hidden)
+
+
+def test_relu_is_the_switch() -> None:
+    assert isinstance(MLP(activation="relu").nonlin1, nn.ReLU)
+    with pytest.raises(KeyError):
+        MLP(activation="tanh")
+
+
+def test_network_travels_to_other_processes() -> None:
+    net = MLP((4,))
+    x = torch.randn(2, 784)
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
