@@ -131,8 +131,9 @@ class ClosingSummary(Callback):
         ]
         if "val/loss" in trainer.callback_metrics:
             loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
-            images = len(data.val_set[0])
-            lines.append(("validation", f"loss {loss:.4f}, accuracy {accuracy:.2%} on {images:,} other images"))
+            text = f"loss {loss:.4f}, accuracy {accuracy:.2%} on {len(data.val_set[0]):,} other images"
+            best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_score
+            lines.append(("validation", f"{text}, best {best:.4f}" if best is not None else text))
         for path in [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path][:1]:
             lines += [("checkpoint", path), ("next", test_command(path, data.hparams))]
         if isinstance(trainer.logger, TensorBoardLogger):

@@ -46,6 +46,7 @@ SHOWN = {  # the options beyond --model and --data that --help explains, in our 
     "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
     "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
 }
+ONLY_FIT = re.compile(r"seed_everything|print_config|trainer\.(max_|log_every)|optimizer|lr_scheduler|model\.lr")
 EPILOG = (
     "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
     "--checkpoint.NAME for best.ckpt and --last.NAME for last.ckpt: --print_config lists them, "
@@ -78,7 +79,9 @@ class Parser(LightningArgumentParser):
         They are hidden no sooner, because jsonargparse leaves hidden options out of the settings that it saves.
         """
         for action in self._actions:
-            if action.dest in SHOWN:
+            if ONLY_FIT.match(action.dest) and "fit" not in self.prog.split():
+                action.help = argparse.SUPPRESS
+            elif action.dest in SHOWN:
                 action.help = SHOWN[action.dest]
             elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
                 action.help = argparse.SUPPRESS
@@ -104,6 +107,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "prog": "python -m mnist_mlp",
+                "description": "A softplus multi-layer perceptron, trained on MNIST by explicit gradients.",
                 **{name: {"description": text, "epilog": EPILOG} for name, text in COMMANDS.items()},
             },
             seed_everything_default=0,
@@ -117,6 +121,12 @@ class CLI(LightningCLI):
             },
         )
 
+    def setup_parser(self, *args: Any) -> None:
+        """Describes the commands in our own words."""
+        super().setup_parser(*args)
+        for choice in self.parser._subcommands_action._choices_actions:
+            choice.help = COMMANDS[choice.dest]
+
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parses a command line into `self.config`."""
         self.config = parser.parse_args(args)
@@ -124,7 +134,8 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, none of which lets a checkpoint run code: `weights_only` is no option."""
-        return {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+        ours = {"weights_only", "return_predictions"}
+        return {name: skipped | ours for name, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds `--checkpoint.*` and `--last.*`; the seed is one for weights, split and batches."""
