@@ -11,6 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
+TEST = ("python", "-m", "mnist_mlp", "test", "--ckpt_path")  # the network and the data are in the checkpoint
+
 
 class NotebookTable(Callback):
     """Prints the table of the notebook's `sgd`: passes through the data, mean loss of this epoch so far, seconds.
@@ -135,20 +137,10 @@ class ClosingSummary(Callback):
             best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_score
             lines.append(("validation", f"{text}, best {best:.4f}" if best is not None else text))
         for path in [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path][:1]:
-            lines += [("checkpoint", path), ("next", test_command(path, data.hparams))]
+            lines += [("checkpoint", path), ("next", shlex.join([*TEST, path]))]
         if isinstance(trainer.logger, TensorBoardLogger):
             command = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
             lines.append(("" if lines[-1][0] == "next" else "next", command))
         if data.dataset == "digits" and data.hparams.source == "auto":
             lines.append(("warning", data.stand_in_warning))
         return lines
-
-
-def test_command(checkpoint: str, data: dict[str, Any]) -> str:
-    """The command that evaluates a checkpoint on the test images of the data it was trained on."""
-    command = ["python", "-m", "mnist_mlp", "test", "--ckpt_path", checkpoint]
-    if data["data_dir"] != "data":
-        command += ["--data.data_dir", str(data["data_dir"])]
-    if data["source"] != "auto":
-        command += ["--data.source", data["source"]]
-    return shlex.join(command)

@@ -6,6 +6,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.cloud_io import _load
 
+NEEDED = {  # what this project reads from a checkpoint, beside what Lightning reads
+    "state_dict": set(),
+    "hyper_parameters": {"hidden", "activation", "loss", "lr"},
+    "datamodule_hyper_parameters": {"batch_size", "val_size", "seed", "source", "data_dir"},
+    "MNISTDataModule": {"dataset"},
+}
+
 
 class CheckpointError(ValueError):
     """A checkpoint is not there or cannot be used; the message says in one line why and what to do."""
@@ -28,7 +35,7 @@ def find_checkpoint(name: str, log_dir: Path) -> str:
         found = sorted(log_dir.glob(f"version_*/checkpoints/{name}.ckpt"), key=lambda path: path.stat().st_mtime_ns)
         if not found:
             raise CheckpointError(
-                f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: run fit first, or give a path"
+                f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: run fit, or name another checkpoint"
             )
         return str(found[-1])
     if not is_url(name) and not Path(name).is_file():
@@ -52,8 +59,11 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise CheckpointError(
             f"--ckpt_path {path}: not a checkpoint, or damaged, or not of tensors and plain values ({reason})"
         ) from None
-    needed = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "MNISTDataModule"}
-    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
+    try:
+        complete = all(names <= checkpoint[part].keys() for part, names in NEEDED.items())
+    except (AttributeError, KeyError, TypeError):  # it is no dictionary of dictionaries
+        complete = False
+    if not complete:
         raise CheckpointError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
     return checkpoint
 

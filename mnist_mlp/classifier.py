@@ -1,6 +1,8 @@
 """The LightningModule: explicit gradients by manual optimization."""
 
+import inspect
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from mnist_mlp.checkpoints import load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
 
@@ -45,7 +48,6 @@ class MLPClassifier(LightningModule):
         self.loss_fn = LOSSES[loss]
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
-        self.recent_losses: list[Tensor] = []  # of the updates since the last log
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
@@ -61,6 +63,10 @@ class MLPClassifier(LightningModule):
             raise MisconfigurationException(
                 "--trainer.precision 16-mixed scales the loss, which explicit gradients do not: use bf16-mixed"
             )
+
+    def on_train_start(self) -> None:
+        """Has logged everything so far."""
+        self.recent_losses: list[Tensor] = []  # of the updates since the last log
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One update from one batch. Returns its loss, () float32."""
@@ -123,6 +129,24 @@ class MLPClassifier(LightningModule):
         x, y = batch
         output = self.net(x)
         return y.argmax(dim=1), output.argmax(dim=1), output
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path) -> "MLPClassifier":
+        """The classifier that `fit` saved, on the CPU.
+
+        Lightning's own version runs what a checkpoint names as its instantiator, and anything in one from a URL.
+
+        Args:
+            checkpoint_path: A path or URL.
+
+        Raises:
+            CheckpointError: It is no checkpoint of `fit`, or damaged.
+        """
+        checkpoint = load_checkpoint(str(checkpoint_path))
+        names = inspect.signature(cls).parameters
+        model = cls(**{name: checkpoint["hyper_parameters"][name] for name in names})
+        model.load_state_dict(checkpoint["state_dict"])
+        return model
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes an epoch that `max_steps` or `max_time` broke off as unfinished, so that a resumed run goes on in it.

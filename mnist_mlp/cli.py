@@ -1,6 +1,7 @@
 """The command line: LightningCLI with this project's defaults, checkpoints by name, and errors of one line."""
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -21,7 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, LastCheckpoint
 from mnist_mlp.checkpoints import CheckpointError, find_checkpoint, is_url, load_checkpoint
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.data import DataError, MNISTDataModule
+from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.mnist import DataError, mnist_exists
 
 LOGS = "lightning_logs"
 COMMANDS = {
@@ -162,7 +164,7 @@ class CLI(LightningCLI):
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        """Finds the checkpoint and parses again, with its settings as the defaults.
+        """Finds the checkpoint and parses again, with its settings before the arguments given.
 
         So it is evaluated with its own network, split and batches, and resumed with all settings of its run, unless
         an argument says otherwise. In Lightning's own version the checkpoint overrules the arguments.
@@ -174,26 +176,23 @@ class CLI(LightningCLI):
             return
         path = find_checkpoint(name, Path(config.trainer.default_root_dir or ".") / LOGS)
         self.checkpoint = load_checkpoint(path)
-        model, data = self.checkpoint["hyper_parameters"], self.checkpoint["datamodule_hyper_parameters"]
-        self._parser(command).set_defaults(
-            {
-                **{f"model.{key}": value for key, value in model.items() if not key.startswith("_")},
-                **{f"data.{key}": data[key] for key in ("batch_size", "val_size")},
-                "seed_everything": data["seed"],
-            }
-        )
-        args = self.args
         self.run_folder = Path(path).parent.parent
-        settings = self.run_folder / "config.yaml"
-        if command == "fit" and not is_url(path) and settings.is_file():
-            place = args.index(command) + 1
-            args = [*args[:place], "--config", str(settings), *args[place:]]
-        self.parse_arguments(self.parser, args)
+        model, data = self.checkpoint["hyper_parameters"], self.checkpoint["datamodule_hyper_parameters"]
+        settings = {f"model.{key}": model[key] for key in ("hidden", "activation", "loss", "lr")}
+        settings |= {f"data.{key}": data[key] for key in ("batch_size", "val_size", "source")}
+        settings["seed_everything"] = data["seed"]
+        if mnist_exists(data["data_dir"]):  # or else the checkpoint may come from another machine
+            settings["data.data_dir"] = data["data_dir"]
+        words = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in settings.items()]
+        if command == "fit" and not is_url(path) and (self.run_folder / "config.yaml").is_file():
+            words = ["--config", str(self.run_folder / "config.yaml"), *words]
+        place = self.args.index(command) + 1
+        self.parse_arguments(self.parser, [*self.args[:place], *words, *self.args[place:]])
         config = self.config[command]
         config.ckpt_path = path
         for key in ("hidden", "activation"):
-            given, trained = (hparams[key] for hparams in (config.model, model))
-            if (list(given), key) != (list(trained), key):
+            given, trained = config.model[key], model[key]
+            if list(given) != list(trained):
                 raise UserError(f"--model.{key} is {given}, but {path} was trained with {trained}: leave it out")
 
     @staticmethod
@@ -249,8 +248,13 @@ class CLI(LightningCLI):
         return TensorBoardLogger(root, LOGS, default_hp_metric=False, **place)
 
     def after_instantiate_classes(self) -> None:
-        """Tells the data module which data set the checkpoint was trained on, before anything is written."""
+        """Tries the checkpoint before anything is written."""
         if self.checkpoint is not None:
+            try:
+                self.model.load_state_dict(self.checkpoint["state_dict"])
+            except RuntimeError:
+                path = self.config[self.subcommand].ckpt_path
+                raise UserError(f"--ckpt_path {path}: its parameters are not of the network it names") from None
             self.datamodule.load_state_dict(self.checkpoint["MNISTDataModule"])
             if self.trainer.is_global_zero:
                 print("checkpoint:", self.config[self.subcommand].ckpt_path, file=sys.stderr)

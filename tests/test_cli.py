@@ -13,6 +13,7 @@ import torch
 import yaml
 from conftest import put_archives
 
+from mnist_mlp import MLPClassifier
 from mnist_mlp.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +188,29 @@ def test_file_that_is_no_checkpoint(command: str, kind: str, trained: Path, erro
     line = error(command, "--data.source", "digits", "--ckpt_path", path)
     assert f"--ckpt_path {path}: not a checkpoint" in line
     assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("loss", "hinge", "--model.loss: must be one of"),
+        ("hidden", "abc", "--model.hidden: must be a list"),
+        ("hidden", [30], "its parameters are not of the network it names"),
+        ("lr", -1.0, "--model.lr: must be >0"),
+    ],
+)
+def test_checkpoint_whose_settings_do_not_fit(key: str, value: object, part: str, trained: Path, error: Error) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint["hyper_parameters"][key] = value
+    torch.save(checkpoint, "changed.ckpt")
+    assert part in error("test", "--ckpt_path", "changed.ckpt")
+
+
+def test_checkpoint_cannot_name_code_to_run(trained: Path) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint["hyper_parameters"]["_instantiator"] = "os.mkdir"
+    torch.save(checkpoint, "changed.ckpt")
+    assert MLPClassifier.load_from_checkpoint("changed.ckpt").net.fc1.out_features == 20
 
 
 class Executed:

@@ -159,27 +159,33 @@ def test_a_finished_run_can_be_made_longer(run: Run) -> None:
 def test_evaluation_uses_the_checkpoints_own_network_split_and_loss(run: Run) -> None:
     run("fit", *SMALL, "--model.loss", "squared", "--data.val_size", 2000, "--seed_everything", 4)
     loss, accuracy = (scalars()[tag][-1][1] for tag in ("val/loss", "val/accuracy"))
-    output, messages = run("validate", "--data.source", "digits")
+    output, messages = run("validate")
     assert "version_0/checkpoints/best.ckpt" in messages
     assert str(accuracy)[:7] in output
     assert str(loss)[:7] in output
     assert sorted(RUNS.iterdir()) == [RUNS / "version_0"]  # evaluating writes nothing
 
 
+def test_evaluation_finds_the_data_that_the_run_had(mnist_dir: Path, run: Run) -> None:
+    run("fit", "--data.data_dir", mnist_dir, "--trainer.max_steps", 1)
+    output, _ = run("test", "--ckpt_path", "last")
+    assert "test/accuracy" in output
+
+
 def test_test_is_over_the_whole_set_and_predict_gives_its_rows(run: Run) -> None:
     run("fit", *SMALL)
-    output, _ = run("predict", "--data.source", "digits")
+    output, _ = run("predict")
     header, *rows = output.splitlines()
     assert header == "image,label,prediction,output"
     assert len(rows) == 10_000
     right = sum(row.split(",")[1] == row.split(",")[2] for row in rows)
-    output, _ = run("test", "--data.source", "digits")
+    output, _ = run("test")
     assert float(re.search(r"test/accuracy\D+([\d.]+)", output)[1]) == pytest.approx(right / 10_000)
 
 
 def test_metrics_weigh_a_smaller_last_batch_right(run: Run) -> None:
     run("fit", *SMALL, "--data.val_size", 1007)  # evaluated in batches of 1000 and 7
-    model = MLPClassifier.load_from_checkpoint(RUNS / "version_0/checkpoints/last.ckpt").cpu()
+    model = MLPClassifier.load_from_checkpoint(RUNS / "version_0/checkpoints/last.ckpt")
     data = MNISTDataModule(source="digits", val_size=1007)
     data.prepare_data()
     data.setup("validate")
@@ -195,7 +201,7 @@ def test_checkpoint_in_a_python_session(run: Run) -> None:
     run("fit", *SMALL, "--trainer.max_steps", 1)
     model = MLPClassifier.load_from_checkpoint(RUNS / "version_0/checkpoints/last.ckpt")
     assert isinstance(model.net, MLP)
-    assert model(torch.randn(5, 1, 28, 28, device=model.device)).argmax(dim=1).shape == (5,)
+    assert model(torch.randn(5, 1, 28, 28)).argmax(dim=1).shape == (5,)
 
 
 def test_fit_in_a_python_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
