@@ -1,6 +1,7 @@
 """What a run shows: the notebook's table, the hyperparameters in TensorBoard, the closing summary."""
 
 import shlex
+import sys
 import time
 from typing import Any
 
@@ -60,9 +61,9 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the metrics as they stand."""
-        if trainer.is_global_zero:
-            metrics = trainer.callback_metrics
-            names = [name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics]
+        metrics = trainer.callback_metrics
+        names = [name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics]
+        if names and trainer.is_global_zero:
             text = ", ".join(f"{name} {metrics[name].item():.4f}" for name in names)
             print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {text}", flush=True)
 
@@ -79,6 +80,13 @@ class LastCheckpoint(ModelCheckpoint):
         if not trainer.fast_dev_run:
             self.best_model_path = self.format_checkpoint_name({})
             trainer.save_checkpoint(self.best_model_path)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Says how to go on from the newest checkpoint after Ctrl-C."""
+        super().on_exception(trainer, pl_module, exception)
+        if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
+            command = ("python", "-m", "mnist_mlp", "fit", "--ckpt_path", self.best_model_path)
+            print(f"\nstopped; go on from the last checkpoint with: {shlex.join(command)}", file=sys.stderr)
 
 
 class HyperparametersTable(Callback):
@@ -127,15 +135,17 @@ class ClosingSummary(Callback):
         """The summary's lines, each with its name."""
         data = trainer.datamodule
         updates = 0 if self.first_step is None else trainer.global_step - self.first_step
+        epochs = trainer.global_step / trainer.num_training_batches
+        sizes = f"{len(data.train_set[0]):,} training and {len(data.val_set[0]):,} validation images"
         lines = [
-            ("data set", f"{data.dataset}, {len(data.train_set[0]):,} training images"),
-            ("training", f"{updates:,} updates in {self.seconds:.1f} s, {trainer.current_epoch} epochs done"),
+            ("data set", f"{data.dataset}, {sizes}"),
+            ("training", f"{updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epochs in all"),
         ]
         if "val/loss" in trainer.callback_metrics:
             loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
-            text = f"loss {loss:.4f}, accuracy {accuracy:.2%} on {len(data.val_set[0]):,} other images"
             best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_score
-            lines.append(("validation", f"{text}, best {best:.4f}" if best is not None else text))
+            text = f"loss {loss:.4f}, accuracy {accuracy:.2%}"
+            lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
         for path in [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path][:1]:
             lines += [("checkpoint", path), ("next", shlex.join([*TEST, path]))]
         if isinstance(trainer.logger, TensorBoardLogger):

@@ -1,11 +1,15 @@
 """Checkpoints: finding the newest, and loading them without ever running code from them."""
 
+import atexit
+import sys
+import tempfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.cloud_io import _load
 
+LOGS = "lightning_logs"  # the folder of the runs
 NEEDED = {  # what this project reads from a checkpoint, beside what Lightning reads
     "state_dict": set(),
     "hyper_parameters": {"hidden", "activation", "loss", "lr"},
@@ -19,41 +23,66 @@ class CheckpointError(ValueError):
 
 
 def find_checkpoint(name: str, log_dir: Path) -> str:
-    """What `--ckpt_path` means: a path or URL as it is, `best` or `last` in the newest run that has one.
+    """What `--ckpt_path` means: a path as it is, a URL downloaded, `best` or `last` in the newest run that has one.
 
     Args:
         name: `best`, `last`, a path or a URL.
         log_dir: Directory of the runs, `version_0`, `version_1`, ...
 
     Returns:
-        A path or URL.
+        A path.
 
     Raises:
-        CheckpointError: No run has such a checkpoint, or no file is at the path.
+        CheckpointError: No run has such a checkpoint, no file is at the path, or the URL cannot be had.
     """
     if name in ("best", "last"):
-        found = sorted(log_dir.glob(f"version_*/checkpoints/{name}.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-        if not found:
-            raise CheckpointError(
-                f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: run fit, or name another checkpoint"
-            )
-        return str(found[-1])
-    if not is_url(name) and not Path(name).is_file():
+        runs = {which: sorted(log_dir.glob(f"*/checkpoints/{which}.ckpt"), key=age) for which in ("best", "last")}
+        if runs[name]:
+            return str(runs[name][-1])
+        remedy = "use --ckpt_path last" if runs["last"] else "run fit first, or give a path"
+        raise CheckpointError(f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: {remedy}")
+    if name.startswith(("http://", "https://")):
+        return download_checkpoint(name)
+    if not Path(name).is_file():
         raise CheckpointError(f"--ckpt_path {name}: no such file: give a path, a URL, best or last")
     return name
+
+
+def age(path: Path) -> int:
+    """When a file was last written, in nanoseconds."""
+    return path.stat().st_mtime_ns
+
+
+def download_checkpoint(url: str) -> str:
+    """Downloads a checkpoint to a file that is removed when the program ends.
+
+    Lightning's own download unpickles whatever comes, and serves a file of the same name from its cache.
+
+    Raises:
+        CheckpointError: It cannot be had.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="mnist_mlp-")
+    atexit.register(folder.cleanup)
+    path = str(Path(folder.name) / "downloaded.ckpt")
+    try:
+        torch.hub.download_url_to_file(url, path, progress=sys.stderr.isatty())
+    except (OSError, ValueError, HTTPException) as error:
+        raise CheckpointError(f"--ckpt_path {url}: cannot be downloaded ({error})") from None
+    print(f"{url} is downloaded to {path}", file=sys.stderr)
+    return path
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
     """The content of a checkpoint of `fit`, on the CPU: tensors and plain values.
 
     Args:
-        path: A path or URL.
+        path: A file.
 
     Raises:
         CheckpointError: It is not such a checkpoint, is damaged, or holds anything that would have to be executed.
     """
     try:
-        checkpoint = _load(path, map_location=torch.device("cpu"), weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever broken bytes may cause, and that differs between versions of torch
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise CheckpointError(
@@ -66,8 +95,3 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not complete:
         raise CheckpointError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
     return checkpoint
-
-
-def is_url(path: str) -> bool:
-    """Whether a checkpoint comes from the network."""
-    return path.startswith(("http://", "https://"))

@@ -10,10 +10,12 @@ from jsonargparse.typing import PositiveInt, restricted_number_type
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from mnist_mlp.checkpoints import load_checkpoint
+from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
 
@@ -53,9 +55,9 @@ class MLPClassifier(LightningModule):
         """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
         return self.net(x)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """Plain stochastic gradient descent, u ← u - γ g."""
-        return torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr)
+        return [torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr)], []
 
     def setup(self, stage: str) -> None:
         """Refuses float16: its loss scaling lives in the `.backward()` that explicit gradients do not call."""
@@ -89,17 +91,28 @@ class MLPClassifier(LightningModule):
 
         Each call of `self.log` costs as much as a fifth of an update, and reading a loss waits for the device.
         """
+        every = self.trainer.log_every_n_steps
+        if every == 0:  # never
+            return
         self.recent_losses.append(loss)
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % every == 0:
             self.log("train/loss", torch.stack(self.recent_losses).mean(), prog_bar=True)
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
             self.recent_losses.clear()
 
     def on_train_epoch_end(self) -> None:
-        """Steps the learning-rate schedulers, which Lightning leaves to manual optimization."""
+        """Steps the learning-rate schedulers, which Lightning leaves to manual optimization.
+
+        Not in an epoch that `max_steps` or `max_time` has broken off: that one ends when the run is resumed.
+        """
+        if not self.trainer.is_last_batch:
+            return
+        metrics = self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
             monitor = getattr(config.scheduler, "monitor", None)  # of a ReduceLROnPlateau
-            self.lr_scheduler_step(config.scheduler, self.trainer.callback_metrics[monitor] if monitor else None)
+            if monitor and monitor not in metrics:
+                raise MisconfigurationException(f"--lr_scheduler.monitor is {monitor}: choose one of {list(metrics)}")
+            self.lr_scheduler_step(config.scheduler, metrics[monitor] if monitor else None)
 
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch to the loss and accuracy of the set it belongs to, weighted by its size."""
@@ -137,23 +150,29 @@ class MLPClassifier(LightningModule):
         Lightning's own version runs what a checkpoint names as its instantiator, and anything in one from a URL.
 
         Args:
-            checkpoint_path: A path or URL.
+            checkpoint_path: A path, a URL, or `best` or `last` of the newest run under `lightning_logs`.
 
         Raises:
-            CheckpointError: It is no checkpoint of `fit`, or damaged.
+            CheckpointError: It is not to be had, no checkpoint of `fit`, or damaged.
         """
-        checkpoint = load_checkpoint(str(checkpoint_path))
+        checkpoint = load_checkpoint(find_checkpoint(str(checkpoint_path), Path(LOGS)))
         names = inspect.signature(cls).parameters
         model = cls(**{name: checkpoint["hyper_parameters"][name] for name in names})
         model.load_state_dict(checkpoint["state_dict"])
         return model
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes an epoch that `max_steps` or `max_time` broke off as unfinished, so that a resumed run goes on in it.
+        """Resumes what Lightning would not.
 
-        Lightning counts such an epoch as processed and would leave out the images that it had not reached.
+        It counts an epoch that `max_steps` or `max_time` broke off as processed, and would leave out the images that
+        the epoch had not reached. And it keeps the old step size where another `lr` is given to go on with, which is
+        how the notebook's practitioners go on.
         """
         loop = checkpoint["loops"]["fit_loop"]
         if not loop["epoch_loop.batch_progress"]["is_last_batch"]:
             for progress in (loop["epoch_progress"]["current"], loop["epoch_progress"]["total"]):
                 progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
+        if checkpoint["hyper_parameters"]["lr"] != self.hparams.lr:
+            for state in checkpoint.get("optimizer_states", []):
+                for group in state["param_groups"]:
+                    group["lr"] = self.hparams.lr

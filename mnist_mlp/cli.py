@@ -1,99 +1,41 @@
 """The command line: LightningCLI with this project's defaults, checkpoints by name, and errors of one line."""
 
-import argparse
 import json
 import logging
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, LastCheckpoint
-from mnist_mlp.checkpoints import CheckpointError, find_checkpoint, is_url, load_checkpoint
+from mnist_mlp.checkpoints import LOGS, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.mnist import DataError, mnist_exists
-
-LOGS = "lightning_logs"
-COMMANDS = {
-    "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
-    "validate": "Loss and accuracy of a checkpoint on the validation images.",
-    "test": "Loss and accuracy of a checkpoint on the test images.",
-    "predict": "Classify the test images with a checkpoint: CSV on standard output.",
-}
-SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
-    "config": "YAML file of settings, as --print_config prints; later arguments overrule it.",
-    "print_config": "Print all settings, those of the other arguments included, and exit.",
-    "seed_everything": "Draws initial weights, validation split and batches; the same seed gives the same run.",
-    "trainer.max_epochs": "Passes through the training images.",
-    "trainer.max_steps": "Updates; the first limit reached ends the run.",
-    "trainer.accelerator": "Where to train: cpu, gpu or auto.",
-    "trainer.devices": "Number of processes, each with a device and batches of its own.",
-    "trainer.precision": "32-true, or bf16-mixed for matrix products in bfloat16.",
-    "trainer.log_every_n_steps": "Updates from one point of the training curves to the next.",
-    "trainer.enable_progress_bar": "Whether to show progress.",
-    "trainer.default_root_dir": "Directory in which lightning_logs lies; the current one if not given.",
-    "optimizer": "A torch optimizer instead of plain SGD, for example Adam, with --optimizer.lr and so on.",
-    "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
-    "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
-}
-ONLY_FIT = re.compile(r"seed_everything|print_config|trainer\.(max_|log_every)|optimizer|lr_scheduler|model\.lr")
-EPILOG = (
-    "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
-    "--checkpoint.NAME for best.ckpt and --last.NAME for last.ckpt: --print_config lists them, "
-    "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
-)
+from mnist_mlp.parser import COMMANDS, EPILOG, Parser, Seed, UserError, fail
 
 
-class UserError(ValueError):
-    """The arguments cannot be used; the message is one line that names the option."""
+class SaveConfig(SaveConfigCallback):
+    """Saves the settings when training starts, so that a resumption that is refused leaves those of the run."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves nothing yet."""
 
-class Parser(LightningArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints the message and ends with exit code 2."""
-        message = re.sub(rf'Parser key "(?:(?:{"|".join(COMMANDS)})\.)?([^"]+)":', r"--\1:", message)
-        message = message.replace(" and v<", " and <")
-        for pattern, plain in (
-            (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
-            (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
-            (r"Expected a <class 'tuple'>. Got value: (.*)", r"must be a list such as [500], not '\1'"),
-        ):
-            message = re.sub(pattern, plain, message)
-        fail(message)
-
-    def format_help(self) -> str:
-        """The help without the options that would bury our own.
-
-        They are hidden no sooner, because jsonargparse leaves hidden options out of the settings that it saves.
-        """
-        for action in self._actions:
-            if ONLY_FIT.match(action.dest) and "fit" not in self.prog.split():
-                action.help = argparse.SUPPRESS
-            elif action.dest in SHOWN:
-                action.help = SHOWN[action.dest]
-            elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
-                action.help = argparse.SUPPRESS
-        return super().format_help()
-
-
-def fail(message: str) -> NoReturn:
-    """Ends with one line on stderr and exit code 2."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves `config.yaml`, which repeats the run, and so without the checkpoint it was resumed from."""
+        self.config = self.config.clone()
+        self.config.ckpt_path = None
+        super().setup(trainer, pl_module, "fit")
 
 
 class CLI(LightningCLI):
@@ -106,13 +48,13 @@ class CLI(LightningCLI):
             MLPClassifier,
             MNISTDataModule,
             args=self.args,
+            save_config_callback=SaveConfig,
             parser_class=Parser,
             parser_kwargs={
                 "prog": "python -m mnist_mlp",
                 "description": "A softplus multi-layer perceptron, trained on MNIST by explicit gradients.",
                 **{name: {"description": text, "epilog": EPILOG} for name, text in COMMANDS.items()},
             },
-            seed_everything_default=0,
             trainer_defaults={
                 "max_epochs": 2,
                 "devices": 1,
@@ -138,6 +80,10 @@ class CLI(LightningCLI):
         """Lightning's commands, none of which lets a checkpoint run code: `weights_only` is no option."""
         ours = {"weights_only", "return_predictions"}
         return {name: skipped | ours for name, skipped in LightningCLI.subcommands().items()}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the seed: always a number, so that every run can be repeated."""
+        parser.add_argument("--seed_everything", type=Seed, default=0)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds `--checkpoint.*` and `--last.*`; the seed is one for weights, split and batches."""
@@ -184,16 +130,21 @@ class CLI(LightningCLI):
         if mnist_exists(data["data_dir"]):  # or else the checkpoint may come from another machine
             settings["data.data_dir"] = data["data_dir"]
         words = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in settings.items()]
-        if command == "fit" and not is_url(path) and (self.run_folder / "config.yaml").is_file():
-            words = ["--config", str(self.run_folder / "config.yaml"), *words]
+        fixed = ["model.hidden", "model.activation"]
+        if command == "fit":
+            fixed += ["seed_everything", "data.val_size"]
+            if Path(path).parent.name == "checkpoints" and (self.run_folder / "config.yaml").is_file():
+                words = ["--config", str(self.run_folder / "config.yaml"), *words]
+                fixed += ["optimizer", "lr_scheduler"]
+        trained = self.parser.parse_args([command, *words])[command]
         place = self.args.index(command) + 1
         self.parse_arguments(self.parser, [*self.args[:place], *words, *self.args[place:]])
         config = self.config[command]
         config.ckpt_path = path
-        for key in ("hidden", "activation"):
-            given, trained = config.model[key], model[key]
-            if list(given) != list(trained):
-                raise UserError(f"--model.{key} is {given}, but {path} was trained with {trained}: leave it out")
+        for key in fixed:
+            if config[key] != trained[key]:
+                given, own = (getattr(value, "class_path", value) for value in (config[key], trained[key]))
+                raise UserError(f"--{key} {given} is not as in the run of {path}, which has {own}: leave it out")
 
     @staticmethod
     def configure_optimizers(
@@ -205,13 +156,16 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fits the settings that depend on one another."""
         config = self.config[self.subcommand]
+        if config.trainer.overfit_batches:
+            raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
+        if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
+            raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
         if config.data.val_size == 0:
             config.trainer.limit_val_batches = 0
-            if str(config.checkpoint.monitor).startswith("val/"):
-                config.checkpoint.monitor = None  # the newest checkpoint is the best one
+        if config.trainer.limit_val_batches == 0 and str(config.checkpoint.monitor).startswith("val/"):
+            config.checkpoint.monitor = None  # the newest checkpoint is the best one
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
-            config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=Namespace(lr=config.model.lr))
-        config.data.seed = int(config.seed_everything)
+            config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=Namespace(lr=float(config.model.lr)))
         if self.subcommand != "fit":
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
@@ -249,15 +203,29 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Tries the checkpoint before anything is written."""
-        if self.checkpoint is not None:
-            try:
-                self.model.load_state_dict(self.checkpoint["state_dict"])
-            except RuntimeError:
-                path = self.config[self.subcommand].ckpt_path
-                raise UserError(f"--ckpt_path {path}: its parameters are not of the network it names") from None
-            self.datamodule.load_state_dict(self.checkpoint["MNISTDataModule"])
-            if self.trainer.is_global_zero:
-                print("checkpoint:", self.config[self.subcommand].ckpt_path, file=sys.stderr)
+        if self.subcommand == "predict" and self.trainer.world_size > 1:
+            raise UserError(f"--trainer.devices is {self.trainer.world_size}: predict runs in one process")
+        if self.checkpoint is None:
+            return
+        path = self.config[self.subcommand].ckpt_path
+        try:
+            self.model.load_state_dict(self.checkpoint["state_dict"])
+        except RuntimeError:
+            raise UserError(f"--ckpt_path {path}: its parameters are not of the network it names") from None
+        if self.subcommand == "fit" and self.state_keys() != self.state_keys(self.checkpoint):
+            raise UserError(f"--ckpt_path {path}: trained with another --optimizer or --lr_scheduler: name the same")
+        self.datamodule.load_state_dict(self.checkpoint["MNISTDataModule"])
+        if self.trainer.is_global_zero:
+            print("checkpoint:", path, file=sys.stderr)
+
+    def state_keys(self, checkpoint: dict[str, Any] | None = None) -> list[set[str]]:
+        """The names in the states of the optimizer and of the schedulers, of this run or of a checkpoint."""
+        if checkpoint is None:
+            optimizers, schedulers = self.model.configure_optimizers()
+            states = [[each.state_dict() for each in group] for group in (optimizers, schedulers)]
+        else:
+            states = [checkpoint.get(part, []) for part in ("optimizer_states", "lr_schedulers")]
+        return [set(state["param_groups"][0]) for state in states[0]] + [set(state) for state in states[1]]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
@@ -288,6 +256,7 @@ def main(args: list[str] | None = None) -> None:
     # As intended: --optimizer replaces SGD, a checkpoint holds the parameters after its update, a resumed run goes on
     # in its folder, and only `fit` saves checkpoints.
     warnings.filterwarnings("ignore", message=".*configure_optimizers` will be overridden")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # no validation yet
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
@@ -300,6 +269,8 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a folder that cannot be made, a full disk
+        fail(str(error))
 
 
 def show_warning(message: Warning | str, *_: object) -> None:

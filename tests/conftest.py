@@ -72,18 +72,21 @@ def run(
 
 @pytest.fixture
 def error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must end with code 2 and one line on stderr, and leave no file; gives that line."""
+    """Runs a command that must end with code 2 and one line on stderr, and change no file; gives that line."""
     monkeypatch.chdir(tmp_path)
 
+    def files() -> dict[Path, bytes | None]:
+        return {path: path.read_bytes() if path.is_file() else None for path in tmp_path.rglob("*")}
+
     def command(*args: object) -> str:
-        before = sorted(tmp_path.rglob("*"))
+        before = files()
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main([str(arg) for arg in args])
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
         assert end.value.code == 2
         assert len(lines) == 1
-        assert sorted(tmp_path.rglob("*")) == before
+        assert files() == before
         return lines[0]
 
     return command

@@ -1,11 +1,14 @@
 """The command line: help, settings as files, and one clear line for everything that a user can get wrong."""
 
+import http.server
 import os
 import pickle
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,8 @@ def test_both_names_of_the_program(program: list[str], tmp_path: Path) -> None:
         ("--data.val_size", "-1", ">=0"),
         ("--data.val_size", "60000", "60000"),
         ("--data.batch_size", "2.5", "int"),
+        ("--seed_everything", "-1", ">=0"),
+        ("--seed_everything", "true", "int"),
     ],
 )
 def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
@@ -117,6 +122,10 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
         (("fit", "--trainer.accelerator", "abacus"), "abacus"),
         (("fit", "--optimizer", "SGD", "--optimizer.lr", -3), "-3"),
         (("fit", "--optimizer", "Magic"), "Magic"),
+        (("fit", "--optimizer", "LBFGS"), "LBFGS"),
+        (("fit", "--trainer.overfit_batches", 1), "--trainer.overfit_batches"),
+        (("fit", "--trainer.devices", 0), "--trainer.devices"),
+        (("fit", "--data.source", "digits", "--trainer.default_root_dir", "/proc/x"), "/proc/x"),
         (("validate",), "--ckpt_path best"),
         (("test", "--ckpt_path", "last"), "--ckpt_path last"),
         (("fit", "--ckpt_path", "last"), "--ckpt_path last"),
@@ -160,9 +169,84 @@ def trained(run: Run) -> Path:
 
 
 def test_checkpoint_of_another_architecture(trained: Path, error: Error) -> None:
-    digits = ("--data.source", "digits")
-    assert "--model.hidden is (30,)" in error("test", *digits, "--ckpt_path", "last", "--model.hidden", "[30]")
-    assert "--model.activation is relu" in error("fit", *digits, "--ckpt_path", trained, "--model.activation", "relu")
+    assert "--model.hidden (30,)" in error("test", "--ckpt_path", "last", "--model.hidden", "[30]")
+    assert "--model.activation relu" in error("fit", "--ckpt_path", trained, "--model.activation", "relu")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--seed_everything", 3),
+        ("--data.val_size", 0),
+        ("--data.batch_size", 500),
+        ("--optimizer", "Adam"),
+        ("--lr_scheduler", "ExponentialLR --lr_scheduler.gamma 0.5"),
+    ],
+)
+def test_what_a_resumed_run_cannot_change(option: str, value: object, run: Run, error: Error) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 5)
+    words = ("fit", "--ckpt_path", "last", "--trainer.max_steps", 8, option, *str(value).split())
+    if option == "--data.batch_size":  # found out when the loader goes on; leaves TensorBoard's empty file
+        with pytest.raises(SystemExit):
+            run(*words)
+    else:
+        assert option in error(*words)
+    run(*words[:5])  # and the run is as it was
+    assert torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
+
+
+def test_settings_that_lie_beside_a_checkpoint_by_chance_are_not_taken(trained: Path, run: Run) -> None:
+    Path("a").mkdir()
+    trained.rename("a/mine.ckpt")
+    Path("config.yaml").write_text("model: {lr: 77.0}")
+    run("fit", "--ckpt_path", "a/mine.ckpt", "--trainer.max_steps", 2)
+    assert yaml.safe_load(Path("lightning_logs/version_1/config.yaml").read_text())["model"]["lr"] == 0.1
+
+
+def test_checkpoint_from_a_url(trained: Path, run: Run, error: Error, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "good.ckpt").write_bytes(trained.read_bytes())
+    (served / "code.ckpt").write_bytes(pickle.dumps(Executed()))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert "test/accuracy" in run("test", "--ckpt_path", f"{url}/good.ckpt")[0]
+        assert "not a checkpoint" in error("test", "--ckpt_path", f"{url}/code.ckpt")
+        assert f"{url}/none.ckpt: cannot be downloaded" in error("fit", "--ckpt_path", f"{url}/none.ckpt")
+        server.shutdown()
+    assert not Path("executed").exists()
+
+
+def test_predict_is_for_one_process(trained: Path, error: Error) -> None:
+    devices = ("--trainer.devices", 2, "--trainer.accelerator", "cpu")
+    assert "--trainer.devices is 2" in error("predict", "--ckpt_path", "last", *devices)
+
+
+def test_scheduler_that_watches_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("fit", *SMALL, "--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/nothing")
+    assert end.value.code == 2
+    assert "choose one of ['train/loss', 'lr', 'val/loss', 'val/accuracy']" in capsys.readouterr().err
+
+
+def test_missing_best_points_to_last(trained: Path, error: Error) -> None:
+    assert "use --ckpt_path last" in error("test")
+
+
+def test_defaults_are_the_notebooks(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("fit", "--print_config")
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["model"] == {"hidden": [500], "activation": "softplus", "loss": "mse", "lr": 0.1}
+    assert settings["data"]["batch_size"] == 200
+    assert settings["data"]["val_size"] == 5000
+    assert settings["data"]["source"] == "auto"
+    assert settings["data"]["data_dir"] == "data"
+    assert settings["trainer"]["max_epochs"] == 2
+    assert settings["trainer"]["devices"] == 1
+    assert settings["trainer"]["accelerator"] == "auto"
 
 
 def test_checkpoint_of_another_data_set(trained: Path, mnist_dir: Path, error: Error, run: Run) -> None:

@@ -45,7 +45,13 @@ def assert_same_parameters(first: dict[str, Tensor], second: dict[str, Tensor]) 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:
     output, _ = run("fit", *SMALL)
 
-    for expected in ("data set    digits, 55,000", "110 updates", "2 epochs", "version_0/checkpoints/best.ckpt"):
+    for expected in (
+        "data set    digits, 55,000 training and 5,000 validation images",
+        "110 updates",
+        "2 epochs in all",
+        "validation  loss 0.0",
+        "version_0/checkpoints/best.ckpt",
+    ):
         assert expected in output
     assert "python -m mnist_mlp test --ckpt_path" in output
     assert "tensorboard --logdir lightning_logs" in output
@@ -154,6 +160,58 @@ def test_a_finished_run_can_be_made_longer(run: Run) -> None:
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
     run("fit", *SMALL)
     assert_same_parameters(checkpoint(version=0)["state_dict"], checkpoint(version=1)["state_dict"])
+
+
+def test_a_run_goes_on_with_another_step_size(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_epochs", 1)
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--model.lr", 0.05)
+    assert [round(value, 6) for _, value in scalars()["lr"]] == [0.1, 0.1, 0.05, 0.05]
+    assert checkpoint()["hyper_parameters"]["lr"] == 0.05
+
+
+def test_a_run_with_momentum_and_a_scheduler_goes_on_exactly(run: Run) -> None:
+    options = ("--optimizer", "SGD", "--optimizer.lr", 0.1, "--optimizer.momentum", 0.9)
+    options += ("--lr_scheduler", "ExponentialLR", "--lr_scheduler.gamma", 0.5)
+    run("fit", *SMALL, *options)
+    run("fit", *SMALL, *options, "--trainer.max_steps", 70)
+    run("fit", "--ckpt_path", "last", "--trainer.max_steps", -1)
+    assert_same_parameters(checkpoint(version=1)["state_dict"], checkpoint(version=0)["state_dict"])
+    assert checkpoint(version=1)["lr_schedulers"] == checkpoint(version=0)["lr_schedulers"]
+
+
+def test_saved_settings_repeat_the_run(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 5)
+    run("fit", "--ckpt_path", "last", "--trainer.max_steps", 8)
+    run("fit", "--config", "lightning_logs/version_0/config.yaml")
+    assert_same_parameters(checkpoint(version=0)["state_dict"], checkpoint(version=1)["state_dict"])
+
+
+def test_logging_is_not_called_every_update(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    log = MLPClassifier.log
+    monkeypatch.setattr(
+        MLPClassifier,
+        "log",
+        lambda self, name, *args, **kwargs: calls.append(name) or log(self, name, *args, **kwargs),
+    )
+    run("fit", *SMALL, "--trainer.max_epochs", 1)
+    assert calls.count("train/loss") == calls.count("lr") == 2  # in 55 updates
+
+
+@pytest.mark.gpu
+def test_an_update_does_not_wait_for_the_gpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = MLPClassifier.training_step
+
+    def guarded(self: MLPClassifier, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        assert all(tensor.is_cuda for tensor in batch)
+        torch.cuda.set_sync_debug_mode("error" if batch_idx > 0 else "default")
+        try:
+            return step(self, batch, batch_idx)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(MLPClassifier, "training_step", guarded)
+    run("fit", *SMALL, "--trainer.accelerator", "gpu", "--trainer.log_every_n_steps", 1000)
 
 
 def test_evaluation_uses_the_checkpoints_own_network_split_and_loss(run: Run) -> None:

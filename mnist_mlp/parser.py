@@ -1,0 +1,80 @@
+"""The words of the command line: its help, in our own words, and its errors, one line each."""
+
+import argparse
+import re
+import sys
+from typing import NoReturn
+
+from jsonargparse.typing import restricted_number_type
+from lightning.pytorch.cli import LightningArgumentParser
+
+COMMANDS = {
+    "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
+    "validate": "Loss and accuracy of a checkpoint on the validation images.",
+    "test": "Loss and accuracy of a checkpoint on the test images.",
+    "predict": "Classify the test images with a checkpoint: CSV on standard output.",
+}
+SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
+    "config": "YAML file of settings, as --print_config prints; later arguments overrule it.",
+    "print_config": "Print all settings, those of the other arguments included, and exit.",
+    "seed_everything": "Draws initial weights, validation split and batches; the same seed gives the same run.",
+    "trainer.max_epochs": "Passes through the training images.",
+    "trainer.max_steps": "Updates; the first limit reached ends the run.",
+    "trainer.accelerator": "Where to train: cpu, gpu or auto.",
+    "trainer.devices": "Number of processes, each with a device and batches of its own.",
+    "trainer.precision": "32-true, or bf16-mixed for matrix products in bfloat16.",
+    "trainer.log_every_n_steps": "Updates from one point of the training curves to the next.",
+    "trainer.enable_progress_bar": "Whether to show progress.",
+    "trainer.default_root_dir": "Directory in which lightning_logs lies; the current one if not given.",
+    "optimizer": "A torch optimizer instead of plain SGD, for example Adam, with --optimizer.lr and so on.",
+    "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
+    "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
+}
+ONLY_FIT = re.compile(r"seed_everything|print_config|trainer\.(max_|log_every)|optimizer|lr_scheduler|model\.lr")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+EPILOG = (
+    "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
+    "--checkpoint.NAME for best.ckpt and --last.NAME for last.ckpt: --print_config lists them, "
+    "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
+)
+
+
+class UserError(ValueError):
+    """The arguments cannot be used; the message is one line that names the option."""
+
+
+class Parser(LightningArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the message and ends with exit code 2."""
+        message = re.sub(rf'Parser key "(?:(?:{"|".join(COMMANDS)})\.)?([^"]+)":', r"--\1:", message)
+        message = message.replace(" and v<", " and <")
+        for pattern, plain in (
+            (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
+            (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
+            (r"Expected a <class 'tuple'>. Got value: (.*)", r"must be a list such as [500], not '\1'"),
+        ):
+            message = re.sub(pattern, plain, message)
+        fail(message)
+
+    def format_help(self) -> str:
+        """The help without the options that would bury our own.
+
+        They are hidden no sooner, because jsonargparse leaves hidden options out of the settings that it saves.
+        """
+        for action in self._actions:
+            if ONLY_FIT.match(action.dest) and "fit" not in self.prog.split():
+                action.help = argparse.SUPPRESS
+            elif action.dest in SHOWN:
+                action.help = SHOWN[action.dest]
+            elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
+                action.help = argparse.SUPPRESS
+        return super().format_help()
+
+
+def fail(message: str) -> NoReturn:
+    """Ends with one line on stderr and exit code 2."""
+    message = re.sub(r"`?Trainer\((\w+)=(.*?)\)`?", r"--trainer.\1 \2", message)
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
