@@ -54,7 +54,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert epoch_of(loader, 3) == epoch_of(batches(), 3)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_union_over_processes_is_the_batch_of_one_process(world_size: int) -> None:
     whole = epoch_of(batches(batch_size=8), 2)
     shares = [
@@ -144,11 +144,11 @@ def data_index(data: MNISTDataModule, i: int) -> int:
     return int((images == pixels).all(dim=(1, 2)).nonzero()[0])
 
 
-@pytest.mark.gpu
-def test_batches_are_made_on_the_gpu() -> None:
-    x, y = ready(source="digits").train_set
-    loader = Batches(x.cuda(), y.cuda(), 200, seed=0)
-    assert all(tensor.is_cuda for tensor in next(iter(loader)))
+def test_training_does_not_touch_the_test_set(mnist_dir: Path) -> None:
+    """Nothing can be chosen on images that are not even read."""
+    data = ready(data_dir=mnist_dir, source="mnist")
+    assert not hasattr(data, "test_set")
+    assert not rows(data.val_set[0]) & rows(data.train_set[0][:1000])
 
 
 def test_four_archives_put_there_by_hand_are_enough(
@@ -198,6 +198,7 @@ def test_mirror_that_never_answers_costs_the_time_limit_and_no_more(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        assert files.TIME_TO_REACH == 15
         monkeypatch.setattr(files, "TIME_TO_REACH", 1.0)
         started = time.monotonic()
         with pytest.raises(MNISTNotFoundError, match="no mirror"):

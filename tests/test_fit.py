@@ -1,10 +1,15 @@
 """Runs: updates and steps, checkpoints and resuming, optimizers and schedulers, TensorBoard, several processes."""
 
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +73,28 @@ def test_run_counts_updates_logs_and_saves(run: Run) -> None:
     assert [round(value, 6) for _, value in curves["lr"]] == [0.1] * 4
     assert {"val/loss", "epoch"} <= curves.keys()
     assert curves["train/loss"][0][1] > curves["train/loss"][-1][1]
+
+
+def test_terminal_gets_a_progress_bar_and_a_file_gets_lines(run: Run) -> None:
+    output, _ = run("fit", *SMALL)
+    assert (
+        len(re.findall(r"^epoch [12] of 2: train/loss 0\.\d+, val/loss 0\.\d+, val/accuracy 0\.\d+$", output, re.M))
+        == 2
+    )
+    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, SMALL)]
+    shown = b""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, command)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # lines and columns
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(terminal, 65536):
+            shown += part
+    assert os.waitpid(process, 0)[1] == 0
+    assert b"Epoch 1: 100%" in shown
+    assert b"val/accuracy=0." in shown
+    assert b"epoch 1 of 2" not in shown
+    assert b"checkpoints/best.ckpt" in shown
 
 
 def test_hparams_tab_lists_the_run_beside_its_metrics(run: Run) -> None:
