@@ -76,9 +76,11 @@ class MNISTDataModule(LightningDataModule):
         """Sets `dataset` to what `source` means with the files now in `data_dir`.
 
         Raises:
-            DataError: It is not the data set that the checkpoint in use was trained on.
+            DataError: MNIST is asked for and not there, or the data set is not the data set that the checkpoint in use was trained on.
         """
         found = self.hparams.source != "digits" and mnist_exists(self.hparams.data_dir)
+        if self.hparams.source == "mnist" and not found:
+            raise DataError(f"MNIST is not in {raw_folder(self.hparams.data_dir)}: call prepare_data first")
         self.dataset = "mnist" if found else "digits"
         if self.trained_on not in (None, self.dataset) and not self.hparams.cross_dataset:
             raise DataError(

@@ -258,6 +258,11 @@ def test_mnist_asked_for_and_not_to_be_had_is_an_error(tmp_path: Path, no_mirror
         ready(data_dir=tmp_path / "data", source="mnist")
 
 
+def test_mnist_asked_for_is_never_replaced(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="prepare_data"):
+        MNISTDataModule(data_dir=tmp_path, source="mnist").setup("fit")
+
+
 def test_digits_need_no_directory(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
