@@ -76,7 +76,7 @@ class MNISTDataModule(LightningDataModule):
         """Sets `dataset` to what `source` means with the files now in `data_dir`.
 
         Raises:
-            DataError: MNIST is asked for and not there, or the data set is not the data set that the checkpoint in use was trained on.
+            DataError: MNIST is asked for and not there, or the data set is not that of the checkpoint in use.
         """
         found = self.hparams.source != "digits" and mnist_exists(self.hparams.data_dir)
         if self.hparams.source == "mnist" and not found:
