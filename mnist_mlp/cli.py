@@ -107,6 +107,7 @@ class CLI(LightningCLI):
         parser.groups["trainer"].title = "Training, by Lightning's Trainer"
         parser.groups["optimizer"].title = "Another update rule"
         parser.groups["lr_scheduler"].title = "A step size that changes"
+        parser.groups[subcommand].title = "Checkpoint"
         return parser
 
     def _parse_ckpt_path(self) -> None:

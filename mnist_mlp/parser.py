@@ -3,8 +3,9 @@
 import argparse
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -15,16 +16,16 @@ COMMANDS = {
     "predict": "Classify the test images with a checkpoint: CSV on standard output.",
 }
 SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
-    "config": "YAML file of settings, as --print_config prints; later arguments overrule it.",
+    "config": "YAML file of settings, as `fit --print_config` prints; later arguments overrule it.",
     "print_config": "Print all settings, those of the other arguments included, and exit.",
     "seed_everything": "Draws initial weights, validation split and batches; the same seed gives the same run.",
     "trainer.max_epochs": "Passes through the training images.",
-    "trainer.max_steps": "Updates; the first limit reached ends the run.",
-    "trainer.accelerator": "Where to train: cpu, gpu or auto.",
+    "trainer.max_steps": "Updates, -1 for any number; the first limit reached ends the run.",
+    "trainer.accelerator": "Where to train: cpu, gpu, or auto for a gpu if there is one.",
     "trainer.devices": "Number of processes, each with a device and batches of its own.",
-    "trainer.precision": "32-true, or bf16-mixed for matrix products in bfloat16.",
+    "trainer.precision": "32-true, which is the default, or bf16-mixed for matrix products in bfloat16.",
     "trainer.log_every_n_steps": "Updates from one point of the training curves to the next.",
-    "trainer.enable_progress_bar": "Whether to show progress.",
+    "trainer.enable_progress_bar": "A progress bar or not; by default on a terminal, and elsewhere a line per epoch.",
     "trainer.default_root_dir": "Directory in which lightning_logs lies; the current one if not given.",
     "optimizer": "A torch optimizer instead of plain SGD, for example Adam, with --optimizer.lr and so on.",
     "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
@@ -43,8 +44,20 @@ class UserError(ValueError):
     """The arguments cannot be used; the message is one line that names the option."""
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """Shows what an option means and its default, not the Python type behind it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        known = action.default not in (None, argparse.SUPPRESS) and "%(default)" not in text
+        return f"{text} (default: %(default)s)" if known else text
+
+
 class Parser(LightningArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose help is short and whose errors are one line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the message and ends with exit code 2."""
