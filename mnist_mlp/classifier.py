@@ -89,7 +89,7 @@ class MLPClassifier(LightningModule):
     def log_recent(self, loss: Tensor) -> None:
         """Keeps the loss on the device, and every `log_every_n_steps` updates logs the mean of those kept.
 
-        Each call of `self.log` costs as much as a fifth of an update, and reading a loss waits for the device.
+        A call of `self.log` takes a sizeable part of an update, and reading a loss waits for the device.
         """
         every = self.trainer.log_every_n_steps
         if every == 0:  # never

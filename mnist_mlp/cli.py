@@ -188,7 +188,7 @@ class CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if config.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
-            # A refresh takes up to a tenth of an update.
+            # Redrawing it every update would slow training down.
             bar = TQDMProgressBar(refresh_rate=config.log_every_n_steps or 1)
             kwargs["callbacks"] = [*callbacks, bar if kwargs["enable_progress_bar"] else EpochLines()]
         return super().instantiate_trainer(**kwargs)

@@ -127,7 +127,7 @@ class MNISTDataModule(LightningDataModule):
         """The data set's images, (N, 28, 28) uint8, and labels, (N,) int64."""
         if self.dataset == "mnist":
             return read_mnist(self.hparams.data_dir, train)
-        from mnist_mlp.digits import make_digits  # scikit-learn takes a second to import
+        from mnist_mlp.digits import make_digits  # scikit-learn is slow to import
 
         return make_digits(train)
 
