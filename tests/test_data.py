@@ -206,6 +206,17 @@ def test_mirror_that_never_answers_costs_the_time_limit_and_no_more(
         assert 0.9 < time.monotonic() - started < 5
 
 
+def test_name_of_a_mirror_that_is_never_resolved_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What some firewalls do: no time limit of a connection bounds it."""
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: released.wait(30) and [])
+    monkeypatch.setattr(files, "TIME_TO_REACH", 1.0)
+    started = time.monotonic()
+    assert not files.mirrors_answer()
+    assert time.monotonic() - started < 5
+    released.set()
+
+
 @pytest.mark.parametrize("name", [name for name, _ in MNIST.resources])
 @pytest.mark.parametrize("damage", ["truncated", "corrupted", "foreign"])
 def test_broken_archive_is_named_and_never_trained_on(
