@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.digits import TRAIN_SIZE, make_digits
 from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
 
-TRAIN_SIZE = 60_000  # of MNIST and of its stand-in
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
 EVALUATION_BATCH_SIZE = 1000  # only a matter of speed and memory: metrics are over the whole set
 
@@ -127,8 +127,6 @@ class MNISTDataModule(LightningDataModule):
         """The data set's images, (N, 28, 28) uint8, and labels, (N,) int64."""
         if self.dataset == "mnist":
             return read_mnist(self.hparams.data_dir, train)
-        from mnist_mlp.digits import make_digits  # scikit-learn is slow to import
-
         return make_digits(train)
 
     def normalise(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

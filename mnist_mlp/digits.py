@@ -2,12 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-TRAIN_SIZE = 60_000
-TEST_SIZE = 10_000
+TRAIN_SIZE, TEST_SIZE = 60_000, 10_000  # those of MNIST
 TEST_FRACTION = 1 / 7  # of the originals, MNIST's own ratio
 
 
@@ -24,6 +21,9 @@ def make_digits(train: bool) -> tuple[Tensor, Tensor]:
     Returns:
         Images, (N, 28, 28) uint8, white on black, and labels, (N,) int64.
     """
+    from sklearn.datasets import load_digits  # slow to import, and only wanted here
+    from sklearn.model_selection import train_test_split
+
     generator = torch.Generator().manual_seed(0)
     digits = load_digits()
     originals = torch.from_numpy(digits.images).float().unsqueeze(1) / 16  # (1797, 1, 8, 8) in 0..1
