@@ -12,7 +12,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
-TEST = ("python", "-m", "mnist_mlp", "test", "--ckpt_path")  # the network and the data are in the checkpoint
+
+def command(name: str, checkpoint: str) -> str:
+    """What to type to run a command on a checkpoint, which holds the network's and the data's settings."""
+    return shlex.join(["python", "-m", "mnist_mlp", name, "--ckpt_path", checkpoint])
 
 
 class NotebookTable(Callback):
@@ -85,8 +88,8 @@ class LastCheckpoint(ModelCheckpoint):
         """Says how to go on from the newest checkpoint after Ctrl-C."""
         super().on_exception(trainer, pl_module, exception)
         if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
-            command = ("python", "-m", "mnist_mlp", "fit", "--ckpt_path", self.best_model_path)
-            print(f"\nstopped; go on from the last checkpoint with: {shlex.join(command)}", file=sys.stderr)
+            resume = command("fit", self.best_model_path)
+            print(f"\nstopped; go on from the last checkpoint with: {resume}", file=sys.stderr)
 
 
 class HyperparametersTable(Callback):
@@ -146,11 +149,12 @@ class ClosingSummary(Callback):
             best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_score
             text = f"loss {loss:.4f}, accuracy {accuracy:.2%}"
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
-        for path in [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path][:1]:
-            lines += [("checkpoint", path), ("next", shlex.join([*TEST, path]))]
+        paths = [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path]
+        if paths:
+            lines += [("checkpoint", paths[0]), ("next", command("test", paths[0]))]
         if isinstance(trainer.logger, TensorBoardLogger):
-            command = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
-            lines.append(("" if lines[-1][0] == "next" else "next", command))
+            curves = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
+            lines.append(("" if paths else "next", curves))
         if data.dataset == "digits" and data.hparams.source == "auto":
             lines.append(("warning", data.stand_in_warning))
         return lines

@@ -213,20 +213,17 @@ class CLI(LightningCLI):
             self.model.load_state_dict(self.checkpoint["state_dict"])
         except RuntimeError:
             raise UserError(f"--ckpt_path {path}: its parameters are not of the network it names") from None
-        if self.subcommand == "fit" and self.state_keys() != self.state_keys(self.checkpoint):
+        if self.subcommand == "fit" and not self.same_kind_of_optimizer(self.checkpoint):
             raise UserError(f"--ckpt_path {path}: trained with another --optimizer or --lr_scheduler: name the same")
         self.datamodule.load_state_dict(self.checkpoint["MNISTDataModule"])
         if self.trainer.is_global_zero:
             print("checkpoint:", path, file=sys.stderr)
 
-    def state_keys(self, checkpoint: dict[str, Any] | None = None) -> list[set[str]]:
-        """The names in the states of the optimizer and of the schedulers, of this run or of a checkpoint."""
-        if checkpoint is None:
-            optimizers, schedulers = self.model.configure_optimizers()
-            states = [[each.state_dict() for each in group] for group in (optimizers, schedulers)]
-        else:
-            states = [checkpoint.get(part, []) for part in ("optimizer_states", "lr_schedulers")]
-        return [set(state["param_groups"][0]) for state in states[0]] + [set(state) for state in states[1]]
+    def same_kind_of_optimizer(self, checkpoint: dict[str, Any]) -> bool:
+        """Whether the states of a checkpoint's optimizer and schedulers have the names that those of this run have."""
+        optimizers, schedulers = ([each.state_dict() for each in group] for group in self.model.configure_optimizers())
+        saved = checkpoint.get("optimizer_states", []), checkpoint.get("lr_schedulers", [])
+        return state_names(optimizers, schedulers) == state_names(*saved)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
@@ -240,6 +237,11 @@ class CLI(LightningCLI):
             for label, prediction, output in zip(labels.tolist(), predictions.tolist(), outputs, strict=True):
                 print(f"{image},{label},{prediction},{output[prediction]:.4f}")
                 image += 1
+
+
+def state_names(optimizers: list[dict[str, Any]], schedulers: list[dict[str, Any]]) -> list[set[str]]:
+    """The names in the states of optimizers and schedulers, which tell one kind from another."""
+    return [set(state["param_groups"][0]) for state in optimizers] + [set(state) for state in schedulers]
 
 
 def main(args: list[str] | None = None) -> None:

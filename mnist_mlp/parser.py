@@ -49,8 +49,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        known = action.default not in (None, argparse.SUPPRESS) and "%(default)" not in text
-        return f"{text} (default: %(default)s)" if known else text
+        return text if action.default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
 
 
 class Parser(LightningArgumentParser):

@@ -1,7 +1,11 @@
 """What several tests need: real MNIST where it is at hand, and the command line inside this process."""
 
+import http.server
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from torchvision.datasets import MNIST
 from mnist_mlp.cli import main
 
 ROOT = Path(__file__).parent.parent
+SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
 REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
 
 
@@ -39,6 +44,16 @@ def put_archives(archives: Path, data_dir: Path) -> Path:
     for name, _ in MNIST.resources:
         shutil.copyfile(archives / name, raw / name)
     return raw
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serves a folder's files from a local address; gives its URL."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

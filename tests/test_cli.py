@@ -1,29 +1,23 @@
 """The command line: help, settings as files, and one clear line for everything that a user can get wrong."""
 
-import http.server
 import os
 import pickle
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import put_archives
+from conftest import ROOT, SMALL, put_archives, serve
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.cli import main
 
-ROOT = Path(__file__).parent.parent
 Run = Callable[..., tuple[str, str]]
 Error = Callable[..., str]
-
-SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
@@ -215,14 +209,10 @@ def test_checkpoint_from_a_url(trained: Path, run: Run, error: Error, tmp_path: 
     served.mkdir()
     (served / "good.ckpt").write_bytes(trained.read_bytes())
     (served / "code.ckpt").write_bytes(pickle.dumps(Executed()))
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=served)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        assert "test/accuracy" in run("test", "--ckpt_path", f"{url}/good.ckpt")[0]
-        assert "not a checkpoint" in error("test", "--ckpt_path", f"{url}/code.ckpt")
-        assert f"{url}/none.ckpt: cannot be downloaded" in error("fit", "--ckpt_path", f"{url}/none.ckpt")
-        server.shutdown()
+    with serve(served) as url:
+        assert "test/accuracy" in run("test", "--ckpt_path", f"{url}good.ckpt")[0]
+        assert "not a checkpoint" in error("test", "--ckpt_path", f"{url}code.ckpt")
+        assert f"{url}none.ckpt: cannot be downloaded" in error("fit", "--ckpt_path", f"{url}none.ckpt")
     assert not Path("executed").exists()
 
 

@@ -1,17 +1,15 @@
 """The data: MNIST's files, the batches, the split, the stand-in and who chooses between them."""
 
 import gzip
-import http.server
 import socket
 import threading
 import time
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import put_archives
+from conftest import put_archives, serve
 from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import MNIST
@@ -168,12 +166,9 @@ def test_four_archives_put_there_by_hand_are_enough(
 
 
 def test_download_into_place(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=archives)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    with serve(archives) as url:
+        monkeypatch.setattr(MNIST, "mirrors", [url])
         fetch_mnist(tmp_path)
-        server.shutdown()
     assert mnist_exists(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MNIST"]
 
@@ -183,13 +178,10 @@ def test_download_of_something_else_is_not_taken(tmp_path: Path, monkeypatch: py
     served.mkdir()
     for name, _ in MNIST.resources:
         (served / name).write_bytes(gzip.compress(b"a hotel's log-in page"))
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=served)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    with serve(served) as url:
+        monkeypatch.setattr(MNIST, "mirrors", [url])
         with pytest.raises(MNISTNotFoundError, match="corrupted"):
             fetch_mnist(tmp_path / "data")
-        server.shutdown()
     assert not (tmp_path / "data").exists()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import SMALL
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -25,7 +26,6 @@ from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 
 Run = Callable[..., tuple[str, str]]
 
-SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
 RUNS = Path("lightning_logs")
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mnist_mlp import LOSSES, MLP, MNISTDataModule, loss_and_gradient
 from mnist_mlp.batches import Batches
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 
 
 # Tensors ---------------------------------------------------------------------------------------------------
