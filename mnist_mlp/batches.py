@@ -1,6 +1,7 @@
 """Batches of tensors that lie on the training device: shuffled and resumable for training, in order for evaluation."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import torch
@@ -50,6 +51,12 @@ class Batches:
             self.position = k + 1
             mine = batches[k][self.rank :: self.world_size]
             yield self.images[mine], self.targets[mine]
+
+    def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch 0, of epoch 1, and so on without end."""
+        for epoch in count():
+            self.set_epoch(epoch)
+            yield from self
 
     def order(self) -> Tensor:
         """The order of this epoch's images, (N,) int64 on their device."""

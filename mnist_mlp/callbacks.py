@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
+from mnist_mlp.schedules import Plateau
+
 
 def command(name: str, checkpoint: str) -> str:
     """What to type to run a command on a checkpoint, which holds the network's and the data's settings."""
@@ -66,9 +68,10 @@ class EpochLines(Callback):
         """Prints the metrics as they stand."""
         metrics = trainer.callback_metrics
         names = [name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics]
-        if names and trainer.is_global_zero:
-            text = ", ".join(f"{name} {metrics[name].item():.4f}" for name in names)
-            print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {text}", flush=True)
+        if trainer.is_global_zero:
+            values = [f"{name} {metrics[name].item():.4f}" for name in names]
+            values.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.4g}")
+            print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(values)}", flush=True)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -139,11 +142,13 @@ class ClosingSummary(Callback):
         data = trainer.datamodule
         updates = 0 if self.first_step is None else trainer.global_step - self.first_step
         epochs = trainer.global_step / trainer.num_training_batches
-        sizes = f"{len(data.train_set[0]):,} training and {len(data.val_set[0]):,} validation images"
         lines = [
-            ("data set", f"{data.dataset}, {sizes}"),
+            ("data set", data.description),
             ("training", f"{updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epochs in all"),
         ]
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, Plateau):
+                lines.append(("step size", self.plateaus(config.scheduler)))
         if "val/loss" in trainer.callback_metrics:
             loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
             best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_score
@@ -158,3 +163,10 @@ class ClosingSummary(Callback):
         if data.dataset == "digits" and data.hparams.source == "auto":
             lines.append(("warning", data.stand_in_warning))
         return lines
+
+    @staticmethod
+    def plateaus(scheduler: Plateau) -> str:
+        """How often the step size was reduced, and whether that ended the run."""
+        reductions = min(scheduler.plateaus, scheduler.max_decays)
+        text = f"reduced {reductions} times by {scheduler.factor:g}, at plateaus of {scheduler.monitor}"
+        return f"{text}; the next plateau ended the run" if scheduler.exhausted else text

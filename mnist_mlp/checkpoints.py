@@ -12,7 +12,10 @@ import torch
 LOGS = "lightning_logs"  # the folder of the runs
 NEEDED = {  # what this project reads from a checkpoint, beside what Lightning reads
     "state_dict": set(),
-    "hyper_parameters": {"hidden", "activation", "loss", "lr"},
+    "hyper_parameters": {
+        *("hidden", "activation", "loss", "lr"),
+        *("schedule", "monitor", "patience", "decay", "max_decays"),
+    },
     "datamodule_hyper_parameters": {"batch_size", "val_size", "seed", "source", "data_dir"},
     "MNISTDataModule": {"dataset"},
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -18,11 +18,16 @@ from torchmetrics.classification import MulticlassAccuracy
 from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
+from mnist_mlp.schedules import PerUpdate, Plateau
 
 StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
 
 Batch = tuple[Tensor, Tensor]
 """x, (B, 1, 28, 28) float32, and y, (B, 10) float32 one-hot."""
+
+
+class TrainingError(RuntimeError):
+    """Training has failed though nothing was wrong with the arguments; the message says in one line what to do."""
 
 
 class MLPClassifier(LightningModule):
@@ -33,7 +38,13 @@ class MLPClassifier(LightningModule):
         activation: What stands between the affine layers; softplus has beta=25 and threshold=1.
         loss: `mse` (mean over batch and classes, the notebook's code), `squared` (half the squared distance, mean
             over the batch, the notebook's formula: 5 times `mse`) or `cross_entropy`.
-        lr: Step size γ of plain stochastic gradient descent; not used with --optimizer.
+        lr: Step size γ, or the first one γ_0, of plain gradient descent; not used with --optimizer.
+        schedule: `constant`, `inverse_sqrt` (γ_0/√(k+1) in update k), `cosine` (to zero at the end of the budget) or
+            `plateau` (reduced when validation stops to improve).
+        monitor: What `plateau` watches on the validation images.
+        patience: Epochs without improvement: a plateau.
+        decay: Factor δ of the step size at a plateau.
+        max_decays: Reductions of the step size; the plateau after them ends the run.
     """
 
     def __init__(
@@ -42,6 +53,11 @@ class MLPClassifier(LightningModule):
         activation: Literal["softplus", "relu"] = "softplus",
         loss: Literal["mse", "squared", "cross_entropy"] = "mse",
         lr: StepSize = 0.1,
+        schedule: Literal["constant", "inverse_sqrt", "cosine", "plateau"] = "constant",
+        monitor: Literal["loss", "accuracy"] = "loss",
+        patience: PositiveInt = 3,
+        decay: OpenUnitInterval = 0.5,
+        max_decays: NonNegativeInt = 4,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -50,14 +66,26 @@ class MLPClassifier(LightningModule):
         self.loss_fn = LOSSES[loss]
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
+        self.recent_losses: list[Tensor] = []  # of the updates since the last log
+        self.recent_lrs: list[float] = []  # of the updates since they were last logged
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
         return self.net(x)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Plain stochastic gradient descent, u ← u - γ g."""
-        return [torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr)], []
+        """Plain stochastic gradient descent, u ← u - γ g, with the schedule of γ."""
+        optimizer = torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr)
+        return [optimizer], self.schedulers(optimizer)
+
+    def schedulers(self, optimizer: Optimizer) -> list[LRScheduler]:
+        """What changes an optimizer's step size as `schedule` says: nothing, or one scheduler."""
+        settings = self.hparams
+        if settings.schedule == "constant":
+            return []
+        if settings.schedule == "plateau":
+            return [Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)]
+        return [PerUpdate(optimizer, settings.schedule)]
 
     def setup(self, stage: str) -> None:
         """Refuses float16: its loss scaling lives in the `.backward()` that explicit gradients do not call."""
@@ -67,16 +95,25 @@ class MLPClassifier(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Has logged everything so far."""
-        self.recent_losses: list[Tensor] = []  # of the updates since the last log
+        """Has logged everything so far, and tells the schedule how long the run is."""
+        self.recent_losses.clear()
+        self.recent_lrs.clear()
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, PerUpdate):
+                config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
+            self.stop_if_exhausted(config.scheduler)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One update from one batch. Returns its loss, () float32."""
         x, y = batch
         loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
+        self.recent_losses.append(loss)
+        self.recent_lrs.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.update(gradient)
-        self.log_recent(loss)
+        every = self.trainer.log_every_n_steps
+        if every > 0 and self.global_step % every == 0:
+            self.log_recent()
         return loss
 
     def update(self, gradient: tuple[Tensor, ...]) -> None:
@@ -85,23 +122,83 @@ class MLPClassifier(LightningModule):
         for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
             parameter.grad = derivative
         optimizer.step()
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, PerUpdate):
+                config.scheduler.step()
 
-    def log_recent(self, loss: Tensor) -> None:
-        """Keeps the loss on the device, and every `log_every_n_steps` updates logs the mean of those kept.
+    def log_recent(self) -> None:
+        """Logs what has gathered since the last call: the mean of the losses, and the step size of every update.
 
-        A call of `self.log` takes a sizeable part of an update, and reading a loss waits for the device.
+        Called every `log_every_n_steps` updates: `self.log` takes a sizeable part of an update, and to see whether a
+        loss is finite waits for the device.
+
+        Raises:
+            TrainingError: A loss is not finite.
         """
-        every = self.trainer.log_every_n_steps
-        if every == 0:  # never
+        self.check_losses()
+        self.log("train/loss", torch.stack(self.recent_losses).mean(), prog_bar=True)
+        self.recent_losses.clear()
+        self.log_step_sizes()
+
+    def log_step_sizes(self) -> None:
+        """Writes the step size of each update since the last call, at its number."""
+        for k, lr in enumerate(self.recent_lrs, start=self.global_step - len(self.recent_lrs)):
+            for logger in self.loggers:
+                logger.log_metrics({"lr": lr}, step=k)
+        self.recent_lrs.clear()
+
+    def check_losses(self) -> None:
+        """Ends a run that diverges.
+
+        Raises:
+            TrainingError: A loss since the last log is not finite.
+        """
+        if not self.recent_losses:
             return
-        self.recent_losses.append(loss)
-        if self.global_step % every == 0:
-            self.log("train/loss", torch.stack(self.recent_losses).mean(), prog_bar=True)
-            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-            self.recent_losses.clear()
+        finite = torch.stack(self.recent_losses).isfinite()
+        if not finite.all():
+            steps_back = len(finite) - int(finite.logical_not().nonzero()[0])
+            update, lr = self.global_step - steps_back, self.recent_lrs[-steps_back]
+            raise self.divergence(f"the loss is not finite at update {update}, with step size {lr:g}")
+
+    def check_parameters(self) -> None:
+        """Ends a run whose last update has diverged.
+
+        Raises:
+            TrainingError: A parameter is not finite.
+        """
+        if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
+            update, lr = self.global_step - 1, self.trainer.optimizers[0].param_groups[0]["lr"]
+            raise self.divergence(f"a parameter is not finite after update {update}, with step size {lr:g}")
+
+    def divergence(self, what: str) -> TrainingError:
+        """The error that says what has happened, what is left, and what to do."""
+        saved = [each.best_model_path for each in self.trainer.checkpoint_callbacks]
+        saved = [path for path in saved if path and Path(path).is_file()]
+        left = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before"
+        return TrainingError(f"diverged: {what}; `python -m mnist_mlp find_lr` finds one that works; {left}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lets only good parameters be saved, and logs up to them, where a resumed run goes on.
+
+        Raises:
+            TrainingError: The run has diverged.
+        """
+        self.check_losses()
+        self.check_parameters()
+        self.log_step_sizes()
+
+    def on_train_end(self) -> None:
+        """Logs the last step sizes.
+
+        Raises:
+            TrainingError: The run has diverged.
+        """
+        self.check_losses()
+        self.log_step_sizes()
 
     def on_train_epoch_end(self) -> None:
-        """Steps the learning-rate schedulers, which Lightning leaves to manual optimization.
+        """Steps the learning-rate schedulers that go by epochs, which Lightning leaves to manual optimization.
 
         Not in an epoch that `max_steps` or `max_time` has broken off: that one ends when the run is resumed.
         """
@@ -109,10 +206,18 @@ class MLPClassifier(LightningModule):
             return
         metrics = self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, PerUpdate):
+                continue
             monitor = getattr(config.scheduler, "monitor", None)  # of a ReduceLROnPlateau
             if monitor and monitor not in metrics:
                 raise MisconfigurationException(f"--lr_scheduler.monitor is {monitor}: choose one of {list(metrics)}")
             self.lr_scheduler_step(config.scheduler, metrics[monitor] if monitor else None)
+            self.stop_if_exhausted(config.scheduler)
+
+    def stop_if_exhausted(self, scheduler: LRScheduler) -> None:
+        """Ends the run at the plateau after the last reduction."""
+        if isinstance(scheduler, Plateau) and scheduler.exhausted:
+            self.trainer.should_stop = True
 
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch to the loss and accuracy of the set it belongs to, weighted by its size."""
@@ -142,6 +247,17 @@ class MLPClassifier(LightningModule):
         x, y = batch
         output = self.net(x)
         return y.argmax(dim=1), output.argmax(dim=1), output
+
+    def variant(self, **settings: float | str) -> "MLPClassifier":
+        """A copy, on the CPU, that has other settings and the same weights.
+
+        Args:
+            settings: Arguments of the class that are other ones.
+        """
+        own = {name: self.hparams[name] for name in inspect.signature(type(self)).parameters}
+        copy = type(self)(**{**own, **settings})
+        copy.load_state_dict(self.state_dict())
+        return copy
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path) -> "MLPClassifier":
@@ -176,3 +292,6 @@ class MLPClassifier(LightningModule):
             for state in checkpoint.get("optimizer_states", []):
                 for group in state["param_groups"]:
                     group["lr"] = self.hparams.lr
+            for state in checkpoint.get("lr_schedulers", []):
+                if "base_lrs" in state:  # a rule's γ_0
+                    state["base_lrs"] = [self.hparams.lr] * len(state["base_lrs"])

@@ -18,11 +18,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, LastCheckpoint
-from mnist_mlp.checkpoints import LOGS, CheckpointError, find_checkpoint, load_checkpoint
-from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
+from mnist_mlp.classifier import MLPClassifier, TrainingError
+from mnist_mlp.compare_batch_sizes import compare_batch_sizes
+from mnist_mlp.compare_runs import compare_decays, compare_methods
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.find_lr import find_lr
 from mnist_mlp.mnist import DataError, mnist_exists
-from mnist_mlp.parser import COMMANDS, EPILOG, Parser, Seed, UserError, fail
+from mnist_mlp.parser import COMMANDS, EPILOG, FOLDER, METHODOLOGY, Parser, Seed, UserError, fail, has_part
+
+DEFAULTS = {  # where those of `fit` would show nothing
+    "compare_decays": {"model.lr": 0.5, "trainer.max_epochs": 100},
+    "compare_methods": {"model.patience": 1, "trainer.max_epochs": 20},
+}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -38,8 +46,17 @@ class SaveConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
 
+class MethodologyTrainer(Trainer):
+    """Lightning's trainer with the notebook's methodology as further methods, which makes them commands."""
+
+    find_lr = find_lr
+    compare_batch_sizes = compare_batch_sizes
+    compare_decays = compare_decays
+    compare_methods = compare_methods
+
+
 class CLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict`."""
+    """`fit`, `validate`, `test` and `predict`, and the commands of the methodology."""
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.args = sys.argv[1:] if args is None else args
@@ -47,13 +64,17 @@ class CLI(LightningCLI):
         super().__init__(
             MLPClassifier,
             MNISTDataModule,
+            trainer_class=MethodologyTrainer,
             args=self.args,
             save_config_callback=SaveConfig,
             parser_class=Parser,
             parser_kwargs={
                 "prog": "python -m mnist_mlp",
                 "description": "A softplus multi-layer perceptron, trained on MNIST by explicit gradients.",
-                **{name: {"description": text, "epilog": EPILOG} for name, text in COMMANDS.items()},
+                **{
+                    name: {"description": text, "epilog": FOLDER if name in METHODOLOGY else EPILOG}
+                    for name, text in COMMANDS.items()
+                },
             },
             trainer_defaults={
                 "max_epochs": 2,
@@ -77,9 +98,10 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands, none of which lets a checkpoint run code: `weights_only` is no option."""
+        """Lightning's commands and ours. None lets a checkpoint run code: `weights_only` is no option."""
         ours = {"weights_only", "return_predictions"}
-        return {name: skipped | ours for name, skipped in LightningCLI.subcommands().items()}
+        commands = {name: skipped | ours for name, skipped in LightningCLI.subcommands().items()}
+        return commands | {name: {"model", "datamodule"} for name in METHODOLOGY}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the seed: always a number, so that every run can be repeated."""
@@ -102,12 +124,15 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        if subcommand not in self.args and not COMMANDS.keys().isdisjoint(self.args):
+            return self.init_parser(**kwargs)  # no more than its name is needed; all options take 0.1 s
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.usage = f"python -m mnist_mlp {subcommand} [options]"
         parser.groups["trainer"].title = "Training, by Lightning's Trainer"
         parser.groups["optimizer"].title = "Another update rule"
         parser.groups["lr_scheduler"].title = "A step size that changes"
-        parser.groups[subcommand].title = "Checkpoint"
+        parser.groups[subcommand].title = "The search" if subcommand in METHODOLOGY else "Checkpoint"
+        parser.set_defaults(DEFAULTS.get(subcommand, {}))
         return parser
 
     def _parse_ckpt_path(self) -> None:
@@ -118,6 +143,8 @@ class CLI(LightningCLI):
         """
         command = self.config.subcommand
         config = self.config[command]
+        if command in METHODOLOGY:
+            return
         name = config.ckpt_path or (None if command == "fit" else "best")
         if name is None:
             return
@@ -125,7 +152,7 @@ class CLI(LightningCLI):
         self.checkpoint = load_checkpoint(path)
         self.run_folder = Path(path).parent.parent
         model, data = self.checkpoint["hyper_parameters"], self.checkpoint["datamodule_hyper_parameters"]
-        settings = {f"model.{key}": model[key] for key in ("hidden", "activation", "loss", "lr")}
+        settings = {f"model.{key}": model[key] for key in sorted(NEEDED["hyper_parameters"])}
         settings |= {f"data.{key}": data[key] for key in ("batch_size", "val_size", "source")}
         settings["seed_everything"] = data["seed"]
         if mnist_exists(data["data_dir"]):  # or else the checkpoint may come from another machine
@@ -133,7 +160,7 @@ class CLI(LightningCLI):
         words = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in settings.items()]
         fixed = ["model.hidden", "model.activation"]
         if command == "fit":
-            fixed += ["seed_everything", "data.val_size"]
+            fixed += ["seed_everything", "data.val_size", "model.schedule", "model.monitor"]
             if Path(path).parent.name == "checkpoints" and (self.run_folder / "config.yaml").is_file():
                 words = ["--config", str(self.run_folder / "config.yaml"), *words]
                 fixed += ["optimizer", "lr_scheduler"]
@@ -151,18 +178,22 @@ class CLI(LightningCLI):
     def configure_optimizers(
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRScheduler | None = None
     ) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """What --optimizer and --lr_scheduler ask for; the module steps the scheduler, whatever its kind."""
-        return [optimizer], [lr_scheduler] if lr_scheduler else []
+        """What --optimizer and --lr_scheduler or --model.schedule ask for; the module steps schedulers of any kind."""
+        return [optimizer], [lr_scheduler] if lr_scheduler else lightning_module.schedulers(optimizer)
 
     def before_instantiate_classes(self) -> None:
         """Fits the settings that depend on one another."""
         config = self.config[self.subcommand]
+        if self.subcommand in METHODOLOGY:
+            self.check_parts(config)
         if config.trainer.overfit_batches:
             raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
         if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
             raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
         if config.data.val_size == 0:
             config.trainer.limit_val_batches = 0
+        if self.subcommand == "fit":
+            self.check_schedule(config)
         if config.trainer.limit_val_batches == 0 and str(config.checkpoint.monitor).startswith("val/"):
             config.checkpoint.monitor = None  # the newest checkpoint is the best one
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
@@ -171,6 +202,27 @@ class CLI(LightningCLI):
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.clear()
+
+    @staticmethod
+    def check_schedule(config: Namespace) -> None:
+        """Refuses what --model.schedule cannot work with."""
+        schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer
+        if config.lr_scheduler and config.model.schedule != "constant":
+            raise UserError(f"{schedule} and --lr_scheduler cannot both change the step size: leave one out")
+        if config.model.schedule == "cosine" and trainer.max_epochs == trainer.max_steps == -1:
+            raise UserError(f"{schedule} needs a budget: give --trainer.max_epochs or --trainer.max_steps")
+        if config.model.schedule == "plateau":
+            if trainer.limit_val_batches == 0:
+                raise UserError(f"{schedule} needs validation images: give --data.val_size")
+            if trainer.check_val_every_n_epoch not in (1, None):
+                raise UserError(f"{schedule} needs --trainer.check_val_every_n_epoch 1: it counts epochs")
+
+    def check_parts(self, config: Namespace) -> None:
+        """Refuses what would have no effect."""
+        defaults = self._parser(self.subcommand).get_defaults()
+        for option, value in config.items():
+            if not has_part(self.subcommand, option) and value != defaults.get(option):
+                raise UserError(f"--{option} {value} has no part in {self.subcommand}: leave it out")
 
     def instantiate_classes(self) -> None:
         """Makes the objects; what they cannot take is a user's error."""
@@ -204,8 +256,8 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Tries the checkpoint before anything is written."""
-        if self.subcommand == "predict" and self.trainer.world_size > 1:
-            raise UserError(f"--trainer.devices is {self.trainer.world_size}: predict runs in one process")
+        if self.subcommand in ("predict", *METHODOLOGY) and self.trainer.world_size > 1:
+            raise UserError(f"--trainer.devices is {self.trainer.world_size}: {self.subcommand} runs in one process")
         if self.checkpoint is None:
             return
         path = self.config[self.subcommand].ckpt_path
@@ -226,7 +278,8 @@ class CLI(LightningCLI):
         return state_names(optimizers, schedulers) == state_names(*saved)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        return arguments if subcommand in METHODOLOGY else {**arguments, "weights_only": True}
 
     def predict(self, **kwargs: Any) -> None:
         """Prints one row per test image: its number, label, prediction and the network's output for it."""
@@ -251,7 +304,8 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `python -m mnist_mlp`; those of the command line if not given.
 
     Raises:
-        SystemExit: With code 2 and one line on stderr, for anything that the user can mend.
+        SystemExit: With code 2 and one line on stderr, for anything that is wrong with the arguments or files; with
+            code 1 and one line for a run that diverges.
     """
     warnings.showwarning = show_warning
     for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
@@ -269,6 +323,8 @@ def main(args: list[str] | None = None) -> None:
         CLI(args)
     except (UserError, DataError, CheckpointError, MisconfigurationException) as error:
         fail(str(error))
+    except TrainingError as error:
+        fail(str(error), code=1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

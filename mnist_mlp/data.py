@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -113,6 +113,22 @@ class MNISTDataModule(LightningDataModule):
                 self.train_set = self.normalise(images[train], labels[train])
         else:
             self.test_set = self.normalise(images, labels)
+
+    def set_up_for(self, trainer: Trainer) -> None:
+        """Brings training and validation images onto the device of a trainer that is not going to fit itself.
+
+        Raises:
+            DataError: As in `prepare_data`.
+        """
+        self.trainer = trainer
+        self.prepare_data()
+        self.setup("fit")
+
+    @property
+    def description(self) -> str:
+        """Which images there are after a setup for `fit`."""
+        sizes = f"{len(self.train_set[0]):,} training and {len(self.val_set[0]):,} validation images"
+        return f"{self.dataset}, {sizes}"
 
     @property
     def stand_in_warning(self) -> str:

@@ -1,6 +1,6 @@
 """Loss and gradient of a batch, by `torch.autograd.grad`, averaged over processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
@@ -51,6 +51,24 @@ def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tu
     loss = loss_fn(net(x), y)
     gradient = torch.autograd.grad(loss, tuple(net.parameters()))
     return loss.detach(), gradient
+
+
+@torch.no_grad()
+def loss_and_accuracy(net: nn.Module, loss_fn: Loss, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """The objective f(u) over a whole set, and the share of it that the network classifies right.
+
+    Args:
+        net: The network Φ.
+        loss_fn: A function of (B, classes) outputs and targets that gives the mean over the batch.
+        batches: The set in parts, at least one: images, (B, ...) float, and one-hot labels, (B, classes) float.
+    """
+    loss, right, number = 0.0, 0, 0
+    for x, y in batches:
+        output = net(x)
+        loss += loss_fn(output, y) * len(x)
+        right += (output.argmax(dim=1) == y.argmax(dim=1)).sum()
+        number += len(x)
+    return float(loss) / number, float(right) / number
 
 
 def average_over_processes(

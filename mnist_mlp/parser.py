@@ -14,6 +14,10 @@ COMMANDS = {
     "validate": "Loss and accuracy of a checkpoint on the validation images.",
     "test": "Loss and accuracy of a checkpoint on the test images.",
     "predict": "Classify the test images with a checkpoint: CSV on standard output.",
+    "find_lr": "Exercise 1: the largest step size that works while ten times as large a one diverges.",
+    "compare_batch_sizes": "Exercise 2: the best step size of each batch size, and how fast each then descends.",
+    "compare_decays": "Which factor of the plateau schedule wins on the validation images.",
+    "compare_methods": "The full gradient, and stochastic gradients under three schedules, side by side.",
 }
 SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
     "config": "YAML file of settings, as `fit --print_config` prints; later arguments overrule it.",
@@ -31,13 +35,39 @@ SHOWN = {  # the options beyond --model and --data that --help explains, in our 
     "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
     "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
 }
-ONLY_FIT = re.compile(r"seed_everything|print_config|trainer\.(max_|log_every)|optimizer|lr_scheduler|model\.lr")
+TRAINING = re.compile(
+    r"seed_everything|print_config|optimizer|lr_scheduler|trainer\.(max_|log_every)"
+    r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
+)
+RUNS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "trainer.log_every_n_steps")
+METHODOLOGY = {  # our own commands, and the settings of `fit` that each uses beside those in COMMON
+    "find_lr": ("data.batch_size",),
+    "compare_batch_sizes": ("trainer.max_epochs",),
+    "compare_decays": (*RUNS, "model.lr", "model.monitor", "model.patience", "model.max_decays"),
+    "compare_methods": (*RUNS, "model.monitor", "model.patience", "model.decay"),
+}
+COMMON = re.compile(
+    r"model\.(hidden|activation|loss)|data\.(data_dir|source|val_size|seed)"
+    r"|trainer\.(accelerator|devices|default_root_dir)|(model|data|trainer)$"
+)
+SETTINGS = re.compile(r"(model|data|trainer|optimizer|lr_scheduler|checkpoint|last)\b")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 EPILOG = (
     "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
     "--checkpoint.NAME for best.ckpt and --last.NAME for last.ckpt: --print_config lists them, "
     "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
 )
+FOLDER = (
+    "Tables (CSV), a picture (PNG) and the curves for TensorBoard go into a new folder under lightning_logs, which is "
+    "named at the end."
+)
+
+
+def has_part(command: str, option: str) -> bool:
+    """Whether an option that is there for `fit` means anything to a command."""
+    if command in METHODOLOGY and SETTINGS.match(option):
+        return bool(COMMON.match(option)) or option in METHODOLOGY[command]
+    return command not in ("validate", "test", "predict") or not TRAINING.match(option)
 
 
 class UserError(ValueError):
@@ -76,17 +106,17 @@ class Parser(LightningArgumentParser):
         They are hidden no sooner, because jsonargparse leaves hidden options out of the settings that it saves.
         """
         for action in self._actions:
-            if ONLY_FIT.match(action.dest) and "fit" not in self.prog.split():
+            if not has_part(self.prog.split()[-1], action.dest):
                 action.help = argparse.SUPPRESS
             elif action.dest in SHOWN:
                 action.help = SHOWN[action.dest]
-            elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$", action.dest):
+            elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$|data\.seed", action.dest):
                 action.help = argparse.SUPPRESS
         return super().format_help()
 
 
-def fail(message: str) -> NoReturn:
-    """Ends with one line on stderr and exit code 2."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Ends with one line on stderr and an exit code."""
     message = re.sub(r"`?Trainer\((\w+)=(.*?)\)`?", r"--trainer.\1 \2", message)
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

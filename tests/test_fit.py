@@ -11,12 +11,11 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from conftest import SMALL
+from conftest import RUNS, SMALL, assert_same_parameters, checkpoint, scalars
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -25,26 +24,6 @@ from torch import Tensor
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 
 Run = Callable[..., tuple[str, str]]
-
-RUNS = Path("lightning_logs")
-
-
-def checkpoint(name: str = "last", version: int = 0) -> dict[str, Any]:
-    """A checkpoint of a run in the current directory, loaded as every command does."""
-    return torch.load(RUNS / f"version_{version}" / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def scalars(version: int = 0) -> dict[str, list[tuple[int, float]]]:
-    """The curves of a run in TensorBoard: step and value of each point."""
-    events = EventAccumulator(str(RUNS / f"version_{version}"))
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def assert_same_parameters(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    """Bit for bit."""
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:

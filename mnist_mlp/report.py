@@ -1,0 +1,151 @@
+"""What the searches and comparisons leave behind: a folder with tables, a picture and TensorBoard's curves."""
+
+import csv
+import inspect
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from mnist_mlp.checkpoints import LOGS
+from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.data import MNISTDataModule
+
+# Told apart without colours: by their dashes and markers, and by how dark they are.
+STYLES = [
+    {"color": color, "linestyle": dashes, "marker": marker}
+    for color, dashes, marker in zip(
+        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), ("o", "s", "^", "D"), strict=True
+    )
+]
+
+Row = dict[str, Any]
+"""A line of a table: column name and value, None for nothing."""
+
+
+class Report:
+    """A new folder NAME_0, NAME_1, ... among the runs under `lightning_logs`.
+
+    Args:
+        trainer: Its `default_root_dir` is where `lightning_logs` lies.
+        name: Of the command.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, trainer: Trainer, name: str) -> None:
+        logs = Path(trainer.default_root_dir) / LOGS
+        if logs.is_relative_to(Path.cwd()):
+            logs = logs.relative_to(Path.cwd())
+        logs.mkdir(parents=True, exist_ok=True)
+        for number in count():
+            self.folder = logs / f"{name}_{number}"
+            try:
+                self.folder.mkdir()
+                return
+            except FileExistsError:
+                continue
+
+    def table(self, name: str, rows: Sequence[Row]) -> None:
+        """Prints a table, and writes it as NAME.csv with all digits."""
+        cells = [list(rows[0])] + [[text_of(value) for value in row.values()] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        with (self.folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def curve(self, run: str, tag: str, points: Iterable[tuple[int, float]]) -> None:
+        """Writes a curve into TensorBoard.
+
+        Args:
+            run: Folder of the curve in the report's own: what TensorBoard lists as a run.
+            tag: Name of the chart; curves of several runs with the same tag share it.
+            points: Step and value of each point.
+        """
+        with SummaryWriter(str(self.folder / run)) as writer:
+            for step, value in points:
+                writer.add_scalar(tag, value, step)
+
+    @contextmanager
+    def picture(self, name: str, panels: int = 1, width: float = 12) -> Iterator[list[Axes]]:
+        """Gives empty panels, side by side, to draw into, and writes them as NAME.png, `width` inches wide."""
+        figure = Figure(figsize=(width, 4.5), dpi=100, layout="constrained")
+        axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+        for each in axes:
+            each.grid(alpha=0.3)
+        yield axes
+        figure.savefig(self.folder / f"{name}.png")
+
+    def close(self, following: dict[str, str]) -> None:
+        """Says what to type next, each with the reason, and where everything is."""
+        print()
+        for reason, words in following.items():
+            print(f"{reason:<11} {words}")
+        for path in sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png")]):
+            print(f"{'written':<11} {path}")
+        print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
+
+
+def begin(trainer: Trainer, datamodule: MNISTDataModule, name: str) -> Report:
+    """Brings the images onto the trainer's device, says which they are, and makes the report of a command.
+
+    Raises:
+        DataError: The images are not to be had.
+        OSError: The report's folder cannot be made.
+    """
+    datamodule.set_up_for(trainer)
+    print(f"{'data set':<11} {datamodule.description}", flush=True)
+    return Report(trainer, name)
+
+
+def check_comparable(trainer: Trainer, datamodule: MNISTDataModule) -> None:
+    """Refuses to compare without validation images (the test set chooses nothing), or for no or endless epochs.
+
+    Raises:
+        MisconfigurationException: `val_size` is 0, or `max_epochs` is not above 0.
+    """
+    if datamodule.hparams.val_size == 0:
+        raise MisconfigurationException("--data.val_size is 0: what is best is chosen on validation images")
+    if trainer.max_epochs is None or trainer.max_epochs < 1:
+        raise MisconfigurationException(f"--trainer.max_epochs is {trainer.max_epochs}: it must be 1 or more")
+
+
+def text_of(value: object) -> str:
+    """A cell of a printed table."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fit_command(model: MLPClassifier, datamodule: MNISTDataModule, **changes: object) -> str:
+    """What to type to train with the settings of a model and its data.
+
+    Args:
+        model: Its settings.
+        datamodule: Its settings, and the seed.
+        changes: Settings that are other ones, and given even where they are the default.
+    """
+    words = ["python", "-m", "mnist_mlp", "fit"]
+    for group, owner, settings in (
+        ("model", MLPClassifier, {**model.hparams, **changes}),
+        ("data", MNISTDataModule, {**datamodule.hparams, **changes}),
+    ):
+        for name, parameter in inspect.signature(owner).parameters.items():
+            value = list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
+            default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+            if value != default or name in changes:
+                option = "--seed_everything" if name == "seed" else f"--{group}.{name}"
+                words += [option, f"{value:g}" if isinstance(value, float) else str(value).lower().replace(" ", "")]
+    return shlex.join(words)

@@ -1,0 +1,164 @@
+"""Exercise 2 and whole runs side by side: what is compared, and what is printed and written."""
+
+import csv
+import re
+import shlex
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import RUNS, SMALL, events
+
+Run = Callable[..., tuple[str, str]]
+Error = Callable[..., str]
+SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_size", 1000))
+
+
+def table(name: str, command: str) -> list[dict[str, str]]:
+    """A table that a command has written."""
+    with (RUNS / f"{command}_0" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def suggested(output: str) -> list[str]:
+    """The words of the command to type next."""
+    return shlex.split(re.search(r"^next +python -m mnist_mlp (fit .*)$", output, re.M)[1])
+
+
+def test_batch_sizes(run: Run) -> None:
+    options = ("--batch_sizes", "[500,1000]", "--grid", "[0.01,0.3,1e9]", "--budget", 20_000)
+    output, _ = run("compare_batch_sizes", *SMALL_BUT_BATCH, *options)
+
+    losses = table("step_sizes", "compare_batch_sizes")
+    assert [float(row["gamma"]) for row in losses] == [0.01, 0.3, 1e9]
+    for size in ("batch size 500", "batch size 1000"):
+        assert float(losses[1][size]) < float(losses[0][size]) < float(losses[2][size])
+
+    rows = table("batch_sizes", "compare_batch_sizes")
+    assert [row["batch size"] for row in rows] == ["500"] * 4 + ["1000"] * 4
+    assert [float(row["epochs"]) for row in rows] == pytest.approx([0.25, 0.5, 1, 2] * 2, abs=0.011)
+    assert [int(row["updates"]) for row in rows] == [28, 55, 110, 220, 14, 28, 55, 110]
+    assert {float(row["gamma"]) for row in rows} == {0.3}
+    for size in ("500", "1000"):
+        seconds = [float(row["seconds"]) for row in rows if row["batch size"] == size]
+        assert sorted(seconds) == seconds
+        assert float(rows[-1]["seconds an epoch"]) > 0
+    assert float(rows[3]["val/accuracy"]) > float(rows[0]["val/accuracy"])
+
+    curve = events(RUNS / "compare_batch_sizes_0" / "batch_size=500")
+    assert [step for step, _ in curve["loss by updates"]][-1] == 220
+    assert [step for step, _ in curve["loss by images"]][-1] == 110_000
+    assert (RUNS / "compare_batch_sizes_0" / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
+
+    # What is compared is what `fit` does.
+    words = suggested(output)
+    run(*words)
+    winner = words[words.index("--data.batch_size") + 1]
+    final = [row for row in rows if row["batch size"] == winner][-1]
+    assert events(RUNS / "version_0")["val/loss"][-1][1] == pytest.approx(float(final["val/loss"]), rel=1e-3)
+
+
+def test_decays(run: Run) -> None:
+    options = ("--decays", "[0.5,0.01]", "--model.lr", 1e-9, "--model.patience", 1, "--model.max_decays", 1)
+    output, _ = run("compare_decays", *SMALL, *options, "--model.monitor", "accuracy", "--trainer.max_epochs", 6)
+    rows = table("decays", "compare_decays")
+    assert [float(row["decay"]) for row in rows] == [0.5, 0.01]
+    assert [(int(row["epochs"]), int(row["reductions"])) for row in rows] == [(3, 1), (3, 1)]
+    points = events(RUNS / "compare_decays_0" / "decay 0.01")
+    assert [value for _, value in points["lr"]][::55] == pytest.approx([1e-9, 1e-9, 1e-11])
+    assert (RUNS / "compare_decays_0" / "decays.png").read_bytes().startswith(b"\x89PNG")
+    assert "best decay = " in output
+    run(*suggested(output))
+    assert len(events(RUNS / "version_0")["lr"]) == 3 * 55
+
+
+def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
+    options = ("--model.loss", "cross_entropy", "--model.lr", 2, "--model.patience", 1, "--trainer.max_epochs", 4)
+    output, _ = run("compare_decays", *SMALL, *options)
+    rows = table("decays", "compare_decays")
+    assert len(rows) == 3
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    assert f"best decay = {float(best['decay']):g}\n" in output
+    for row in rows:
+        losses = [
+            value for _, value in events(RUNS / "compare_decays_0" / f"decay {float(row['decay']):g}")["val/loss"]
+        ]
+        assert min(losses) == pytest.approx(float(row["val/loss"]), rel=1e-5)
+
+
+def test_methods(run: Run) -> None:
+    run("compare_methods", *SMALL, "--grid", "[0.1,1e9]", "--trainer.max_epochs", 2)
+    rows = table("methods", "compare_methods")
+    methods = ["full gradient", "SGD, constant", "SGD, 1 over sqrt(k+1)", "SGD, plateau"]
+    assert [row["method"] for row in rows] == methods
+    assert [int(row["updates"]) for row in rows] == [2, 110, 110, 110]
+    assert {float(row["gamma_0"]) for row in rows} == {0.1}
+    curves = [events(RUNS / "compare_methods_0" / f"{method}, 0.1") for method in methods]
+    starts = {curve["train/objective"][0] for curve in curves}
+    assert len(starts) == 1  # from the same weights
+    assert float(rows[1]["f(u)"]) == pytest.approx(curves[1]["train/objective"][-1][1])
+    assert curves[0]["train/objective"][-1][1] < starts.pop()[1]
+    assert float(rows[1]["f(u)"]) < float(rows[0]["f(u)"])
+    assert (RUNS / "compare_methods_0" / "methods.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("find_lr", "--grid", "[]"), ("--grid", "empty")),
+        (("find_lr", "--grid", "[-1]"), ("--grid", ">0")),
+        (("find_lr", "--grid", "[0]"), ("--grid", ">0")),
+        (("find_lr", "--updates", 0), ("--updates", ">0")),
+        (("find_lr", "--refine", -1), ("--refine", ">=0")),
+        (("find_lr", "--model.lr", 3), ("--model.lr", "find_lr")),
+        (("find_lr", "--trainer.precision", "bf16-mixed"), ("--trainer.precision", "find_lr")),
+        (("find_lr", "--trainer.devices", 2, "--trainer.accelerator", "cpu"), ("--trainer.devices", "one process")),
+        (("find_lr", "--model.hidden", "[0]"), ("--model.hidden", ">0")),
+        (("compare_batch_sizes", "--batch_sizes", "[]"), ("--batch_sizes", "empty")),
+        (("compare_batch_sizes", "--batch_sizes", "[0]"), ("--batch_sizes", ">0")),
+        (("compare_batch_sizes", "--batch_sizes", "[60000]"), ("--batch_sizes", "60000")),
+        (("compare_batch_sizes", "--grid", "[]"), ("--grid", "empty")),
+        (("compare_batch_sizes", "--data.batch_size", 10), ("--data.batch_size", "compare_batch_sizes")),
+        (("compare_batch_sizes", "--data.val_size", 0), ("--data.val_size", "validation")),
+        (("compare_batch_sizes", "--budget", 0), ("--budget", ">0")),
+        (("compare_batch_sizes", "--trainer.max_epochs", 0), ("--trainer.max_epochs", "1")),
+        (("compare_decays", "--decays", "[]"), ("--decays", "empty")),
+        (("compare_decays", "--decays", "[0.5,1]"), ("--decays", "<1")),
+        (("compare_decays", "--model.patience", 0), ("--model.patience", ">0")),
+        (("compare_decays", "--model.schedule", "cosine"), ("--model.schedule", "compare_decays")),
+        (("compare_decays", "--trainer.max_epochs", -1), ("--trainer.max_epochs", "1")),
+        (("compare_methods", "--grid", "[]"), ("--grid", "empty")),
+        (("compare_methods", "--data.val_size", 0), ("--data.val_size", "validation")),
+        (("compare_methods", "--optimizer", "Adam"), ("--optimizer", "compare_methods")),
+        (("fit", "--model.schedule", "step"), ("--model.schedule", "'plateau'")),
+        (("fit", "--model.patience", 0), ("--model.patience", ">0")),
+        (("fit", "--model.decay", 1), ("--model.decay", "<1")),
+        (("fit", "--model.decay", -0.5), ("--model.decay", ">0")),
+        (("fit", "--model.max_decays", -1), ("--model.max_decays", ">=0")),
+        (("fit", "--model.monitor", "train"), ("--model.monitor", "'accuracy'")),
+        (("fit", "--model.schedule", "plateau", "--data.val_size", 0), ("plateau", "--data.val_size")),
+        (("fit", "--model.schedule", "cosine", "--trainer.max_epochs", -1), ("cosine", "--trainer.max_epochs")),
+        (
+            ("fit", "--model.schedule", "plateau", "--trainer.check_val_every_n_epoch", 2),
+            ("plateau", "--trainer.check_val_every_n_epoch"),
+        ),
+        (
+            ("fit", "--model.schedule", "cosine", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1),
+            ("--model.schedule cosine", "--lr_scheduler"),
+        ),
+    ],
+)
+def test_bad_input(words: tuple[object, ...], parts: tuple[str, ...], error: Error) -> None:
+    line = error(*words, "--data.source", "digits")
+    assert all(part in line for part in parts)
+
+
+@pytest.mark.gpu
+def test_commands_run_on_a_gpu(run: Run) -> None:
+    assert torch.cuda.is_available()
+    output, _ = run("find_lr", *SMALL, "--trainer.accelerator", "gpu")
+    assert "gamma_0 = " in output
+    options = ("--trainer.accelerator", "gpu", "--trainer.max_epochs", 1)
+    run("compare_batch_sizes", *SMALL_BUT_BATCH, *options, "--grid", "[0.1,1]")
+    run("compare_decays", *SMALL, *options)
+    run("compare_methods", *SMALL, *options, "--grid", "[0.1]")

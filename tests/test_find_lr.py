@@ -1,0 +1,197 @@
+"""Exercise 1: verdicts, candidates trained together, and what the command prints and writes."""
+
+import csv
+import math
+import re
+import shlex
+from collections.abc import Callable
+from itertools import islice, repeat
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RUNS, SMALL, events
+from torch import Tensor
+
+from mnist_mlp import LOSSES, MLP, MNISTDataModule, loss_and_gradient
+from mnist_mlp.find_lr import guessing_loss, judge, try_step_sizes
+from mnist_mlp.stacked import StackedSGD
+
+Run = Callable[..., tuple[str, str]]
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.mark.parametrize(("loss", "value"), [("cross_entropy", math.log(10)), ("mse", 0.09), ("squared", 0.45)])
+def test_loss_of_guessing(loss: str, value: float) -> None:
+    assert guessing_loss(LOSSES[loss]) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        ([1.2, 1.1, 1.0, 0.9, 0.8], ("works", None)),
+        ([1.2, 50.0, 9.0, 0.9, 0.8], ("works", None)),  # it recovers
+        ([0.9, 0.8, 0.7, 0.6, 0.5], ("works", None)),  # from a start below guessing
+        ([1.2, 1.19, 1.21, 1.18, 1.17], ("too slow", None)),
+        ([1.2, 1.5, 3.0, 9.0, 30.0], ("diverges", 2)),
+        ([0.9, 50.0, 0.99, 1.1, 1.05], ("diverges", 1)),  # it settles at guessing
+        ([1.2, 5.0, math.nan, math.nan, math.nan], ("diverges", 2)),
+        ([1.2, 5.0, 90.0, math.inf, 0.1], ("diverges", 3)),
+    ],
+)
+def test_verdicts(losses: list[float], verdict: tuple[str, int | None]) -> None:
+    assert judge(torch.tensor(losses), guessing=1.0) == verdict
+
+
+def test_settling_at_guessing_is_no_success_though_single_batches_dip_below() -> None:
+    noise = torch.linspace(-0.1, 0.11, 50)[torch.randperm(50, generator=torch.Generator().manual_seed(0))]
+    losses = torch.cat([torch.tensor([1.0, 80.0]), 1 + noise, torch.full((6,), 1.01)])
+    assert (losses < 1).any()
+    assert judge(losses, guessing=1.0) == ("diverges", 1)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Images of 6 pixels in 10 classes: 200 points near the classes' centres."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 10
+    x = 2 * torch.randn(10, 6, generator=generator)[labels] + 0.1 * torch.randn(200, 6, generator=generator)
+    return x, torch.eye(10)[labels]
+
+
+@pytest.mark.parametrize(("loss", "curvature"), [("squared", 1.0), ("mse", 0.2)])
+def test_gradient_descent_on_a_quadratic_works_below_2_over_l_and_diverges_above(
+    loss: str, curvature: float, batch: Batch
+) -> None:
+    x, _ = batch
+    inputs = torch.cat([x, torch.ones(len(x), 1)], dim=1).double()
+    largest = curvature * torch.linalg.eigvalsh(inputs.T @ inputs / len(x)).max().item()
+    limit = 2 / largest
+    torch.manual_seed(0)
+    net, loss_fn = MLP((), in_features=6), LOSSES[loss]
+    lrs = [0.5 * limit, 0.98 * limit, 1.02 * limit, 2 * limit]
+    trials = try_step_sizes(net, loss_fn, repeat(batch), lrs, updates=400, guessing=guessing_loss(loss_fn))
+    assert [trial.verdict for trial in trials] == ["works", "works", "diverges", "diverges"]
+    assert [trial.diverged_at is None for trial in trials] == [True, True, False, False]
+
+
+def test_weights_that_are_not_finite_count_though_the_loss_is(batch: Batch) -> None:
+    """Weights of -inf kill all units of a ReLU network, and the loss of its biases is finite."""
+    x, y = batch
+    net, loss_fn = MLP((5,), "relu", in_features=6), LOSSES["mse"]
+    with torch.no_grad():
+        net.fc1.weight.fill_(-math.inf)
+    assert loss_fn(net(x.abs()), y).isfinite()
+    (trial,) = try_step_sizes(net, loss_fn, repeat((x.abs(), y)), [0.1], updates=5, guessing=0.09)
+    assert (trial.verdict, trial.diverged_at) == ("diverges", 0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> MNISTDataModule:
+    """The stand-in's images."""
+    data = MNISTDataModule(source="digits")
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_candidates_trained_together_take_the_paths_of_lone_runs(
+    loss: str, dtype: torch.dtype, tolerance: float, digits: MNISTDataModule
+) -> None:
+    torch.manual_seed(0)
+    net, loss_fn = MLP((100,)).to(dtype), LOSSES[loss]
+    before = {name: parameter.clone() for name, parameter in net.named_parameters()}
+    batches = [(x.to(dtype), y.to(dtype)) for x, y in islice(digits.train_dataloader(), 15)]
+    lrs = [0.01, 1e6, 0.1]  # the one that diverges leaves the others alone
+    stack = StackedSGD(net, loss_fn, lrs)
+    together = torch.stack([stack.step(x, y) for x, y in batches], dim=1)
+
+    assert all(torch.equal(parameter, before[name]) for name, parameter in net.named_parameters())
+    assert stack.finite().tolist() == [True, False, True] or loss == "cross_entropy"
+    for i in (0, 2):
+        torch.manual_seed(0)
+        lone, losses = MLP((100,)).to(dtype), []
+        for x, y in batches:
+            value, gradient = loss_and_gradient(lone, loss_fn, x, y)
+            losses.append(value)
+            with torch.no_grad():
+                for parameter, derivative in zip(lone.parameters(), gradient, strict=True):
+                    parameter -= lrs[i] * derivative
+        torch.testing.assert_close(together[i], torch.stack(losses), rtol=tolerance, atol=0)
+        for name, parameter in lone.named_parameters():
+            assert (stack.parameters[name][i] - parameter).norm() <= tolerance * parameter.norm()
+        x, y = batches[0]
+        loss_then, right = stack.evaluate(x, y)
+        torch.testing.assert_close(loss_then[i], loss_fn(lone(x), y), rtol=tolerance, atol=0)
+        assert right[i] == pytest.approx((lone(x).argmax(1) == y.argmax(1)).sum().item(), abs=1)
+
+
+def test_command_prints_and_writes(run: Run) -> None:
+    output, _ = run("find_lr", *SMALL, "--grid", "[0.01,0.1,1,10,100]", "--refine", 1)
+    gamma_0 = float(re.search(r"^gamma_0 = (\S+)$", output, re.M)[1])
+    with (RUNS / "find_lr_0" / "find_lr.csv").open() as file:
+        rows = {float(row["gamma"]): row for row in csv.DictReader(file)}
+    assert rows[gamma_0]["verdict"] == "works"
+    assert rows[10 * gamma_0]["verdict"] == "diverges"
+    assert int(rows[10 * gamma_0]["diverged at update"]) <= 50
+    assert len(rows) == 6  # with the one between
+    assert {"loss after 10", "loss after 50", "loss after 100"} < rows[gamma_0].keys()
+    assert (RUNS / "find_lr_0" / "find_lr.png").read_bytes().startswith(b"\x89PNG")
+
+    curve = events(RUNS / "find_lr_0" / "gamma=0.1")["find_lr/loss"]
+    assert [step for step, _ in curve] == list(range(101))
+    assert curve[50][1] == pytest.approx(float(rows[0.1]["loss after 50"]))
+    run("find_lr", *SMALL, "--updates", 5, "--grid", "[0.1,1000]", "--model.loss", "cross_entropy")
+    assert (RUNS / "find_lr_1" / "find_lr.csv").is_file()
+
+
+def test_candidates_are_runs_of_fit(run: Run) -> None:
+    """The same initial weights and batches, and so the same losses."""
+    run("find_lr", *SMALL, "--grid", "[0.1,1000]", "--updates", 70)
+    run("fit", *SMALL, "--model.lr", 0.1, "--trainer.log_every_n_steps", 1)
+    found = [value for _, value in events(RUNS / "find_lr_0" / "gamma=0.1")["find_lr/loss"]]
+    fitted = [value for _, value in events(RUNS / "version_0")["train/loss"]]
+    assert found == pytest.approx(fitted[:71], rel=1e-4)
+
+
+def test_suggested_command_trains_what_was_tried(run: Run) -> None:
+    settings = (*SMALL, "--model.loss", "squared", "--seed_everything", 3, "--model.activation", "relu")
+    output, _ = run("find_lr", *settings, "--grid", "[0.01,0.1,10]", "--updates", 60)
+    suggested = re.search(r"^next +(python -m mnist_mlp fit .*)$", output, re.M)[1]
+    run(*shlex.split(suggested)[3:], "--trainer.max_steps", 61, "--trainer.log_every_n_steps", 1)
+    gamma_0 = re.search(r"^gamma_0 = (\S+)$", output, re.M)[1]
+    found = [value for _, value in events(RUNS / "find_lr_0" / f"gamma={gamma_0}")["find_lr/loss"]]
+    assert [value for _, value in events(RUNS / "version_0")["train/loss"]] == pytest.approx(found, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("grid", "part"),
+    [("[100000,1e6]", "give smaller ones"), ("[1e-7,1e-6]", "give larger ones"), ("[0.03]", "works too")],
+)
+def test_grid_without_gamma_0(grid: str, part: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("find_lr", *SMALL, "--grid", grid)
+    assert end.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "--grid" in line
+    assert part in line
+
+
+def test_solution_1_on_mnist(mnist_dir: Path, run: Run) -> None:
+    """The notebook: 0.1 and 1 descend rapidly, 10 gives NaN, 0.01 works and is slower."""
+    output, _ = run("find_lr", "--data.data_dir", mnist_dir)
+    assert "\ngamma_0 = 1\n" in output
+    verdicts = {
+        float(line.split()[0]): line.split()[1:] for line in output.splitlines() if re.match(r" *[\d.]+ ", line)
+    }
+    assert verdicts[10][:4] == ["nan", "nan", "nan", "diverges"]
+    assert int(verdicts[10][4]) <= 50
+    assert verdicts[0.01][3] == verdicts[0.1][3] == verdicts[1][3] == "works"
+    assert float(verdicts[0.01][2]) > 1.5 * float(verdicts[0.1][2])
+
+
+def test_cross_entropy_on_mnist(mnist_dir: Path, run: Run) -> None:
+    output, _ = run("find_lr", "--data.data_dir", mnist_dir, "--model.loss", "cross_entropy", "--refine", 0)
+    assert "\ngamma_0 = 1\n" in output

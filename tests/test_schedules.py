@@ -1,0 +1,187 @@
+"""Step-size rules: their sequences, the plateau rule's decisions, and runs under each of them."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import SMALL, assert_same_parameters, checkpoint, scalars
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_mlp import MLPClassifier, MNISTDataModule
+from mnist_mlp.schedules import Plateau
+
+Run = Callable[..., tuple[str, str]]
+RULES = {
+    "constant": lambda k: 1.0,
+    "inverse_sqrt": lambda k: (k + 1) ** -0.5,
+    "cosine": lambda k: math.sin(math.pi / 2 * (110 - k) / 110) ** 2,  # the share that is left, from 1 to 0
+}
+
+
+class StepSizes(Callback):
+    """Records the step size of every update."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sequence_of_step_sizes(rule: str) -> None:
+    recorder = StepSizes()
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[recorder],
+        barebones=False,
+    )
+    trainer.fit(MLPClassifier((20,), lr=0.3, schedule=rule), MNISTDataModule(source="digits", batch_size=1000))
+    assert recorder.seen == pytest.approx([0.3 * RULES[rule](k) for k in range(110)], rel=1e-12, abs=0)
+
+
+def test_cosine_is_the_one_of_the_literature(run: Run) -> None:
+    run("fit", *SMALL, "--model.schedule", "cosine", "--trainer.max_steps", 80)
+    expected = [0.1 * (1 + math.cos(math.pi * k / 80)) / 2 for k in range(80)]
+    assert [value for _, value in scalars()["lr"]] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", [*RULES, "plateau"])
+def test_step_size_of_every_update_is_in_tensorboard(rule: str, run: Run) -> None:
+    run("fit", *SMALL, "--model.schedule", rule)
+    points = scalars()["lr"]
+    assert [step for step, _ in points] == list(range(110))
+    expected = [0.1 * RULES.get(rule, RULES["constant"])(k) for k in range(110)]
+    assert [value for _, value in points] == pytest.approx(expected, rel=1e-6)
+
+
+def decisions(monitor: str, patience: int, metrics: list[float], max_decays: int = 10) -> tuple[list[float], int]:
+    """Step sizes after each metric, starting from 1 and halved at plateaus, and the epochs until training is over."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    plateau = Plateau(optimizer, monitor, patience, decay=0.5, max_decays=max_decays)
+    lrs = []
+    for metric in metrics:
+        plateau.step(metric)
+        lrs.append(optimizer.param_groups[0]["lr"])
+        if plateau.exhausted:
+            break
+    return lrs, len(lrs)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "patience", "metrics", "lrs"),
+    [
+        ("loss", 2, [1.0, 0.9, 0.95, 0.92, 0.93, 0.8, 0.8, 0.8], [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]),
+        ("loss", 1, [0.5, 0.5, 0.49, 0.6, 0.7], [1, 0.5, 0.5, 0.25, 0.125]),
+        ("loss", 3, [0.5, 0.6, 0.6, 0.4999999, 0.6, 0.6], [1, 1, 1, 1, 1, 1]),
+        ("loss", 1, [0.5, math.nan, 0.4], [1, 0.5, 0.5]),
+        ("accuracy", 2, [0.1, 0.9, 0.9, 0.8, 0.91], [1, 1, 1, 0.5, 0.5]),
+    ],
+)
+def test_plateau_rule_on_a_script(monitor: str, patience: int, metrics: list[float], lrs: list[float]) -> None:
+    assert decisions(monitor, patience, metrics)[0] == lrs
+
+
+@pytest.mark.parametrize(("max_decays", "epochs"), [(0, 2), (1, 3), (3, 5)])
+def test_the_plateau_after_the_last_reduction_is_the_end(max_decays: int, epochs: int) -> None:
+    assert decisions("loss", 1, [1.0] * 10, max_decays)[1] == epochs
+
+
+# No update is large enough to change a prediction: every epoch but the first is one without improvement.
+STUCK = ("--model.lr", 1e-9, "--model.schedule", "plateau", "--model.monitor", "accuracy", "--model.patience", 1)
+
+
+def test_a_run_stops_by_itself_after_its_reductions(run: Run) -> None:
+    output, _ = run("fit", *SMALL, *STUCK, "--model.decay", 0.25, "--model.max_decays", 2, "--trainer.max_epochs", 50)
+    assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([1e-9, 1e-9, 2.5e-10, 6.25e-11])
+    assert "reduced 2 times by 0.25, at plateaus of val/accuracy; the next plateau ended the run" in output
+
+    output, _ = run("fit", "--ckpt_path", "last")
+    assert "0 updates" in output
+    run("fit", "--ckpt_path", "last", "--model.max_decays", 3)
+    assert [value for _, value in scalars()["lr"]][::55][4:] == pytest.approx([1.5625e-11])
+
+
+class BreakOffError(Exception):
+    """What breaks a run off."""
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+@pytest.mark.parametrize("rule", [*RULES, "plateau"])
+def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--model.schedule", rule, "--model.patience", 1, "--model.lr", 1, "--model.loss", "cross_entropy")
+    options += ("--last.every_n_train_steps", 10, "--trainer.max_epochs", 4)
+    run("fit", *SMALL, *options)
+
+    def break_off(self: LightningModule, *_: object) -> None:
+        if self.global_step == 177:
+            raise BreakOffError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MLPClassifier, "on_train_batch_end", break_off)
+        with pytest.raises(BreakOffError):
+            run("fit", *SMALL, *options)
+    assert checkpoint("last", 1)["global_step"] == 170
+    assert checkpoint("best", 1)["global_step"] in (55, 110, 165)
+
+    run("fit", "--ckpt_path", name)
+    whole, resumed = (checkpoint(version=version) for version in (0, 1))
+    assert_same_parameters(resumed["state_dict"], whole["state_dict"])
+    assert resumed["lr_schedulers"] == whole["lr_schedulers"]
+    assert scalars(1)["lr"] == scalars(0)["lr"]
+    if rule == "plateau":
+        assert len({value for _, value in scalars(0)["lr"]}) > 1
+
+
+def test_another_step_size_rescales_the_rest_of_a_rule(run: Run) -> None:
+    run("fit", *SMALL, "--model.schedule", "inverse_sqrt", "--trainer.max_epochs", 1)
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--model.lr", 0.2)
+    expected = [0.1 * RULES["inverse_sqrt"](k) for k in range(55)] + [
+        0.2 * RULES["inverse_sqrt"](k) for k in range(55, 110)
+    ]
+    assert [value for _, value in scalars()["lr"]] == pytest.approx(expected, rel=1e-6)
+
+
+def test_cosine_of_a_run_made_longer_ends_at_its_new_end(run: Run) -> None:
+    run("fit", *SMALL, "--model.schedule", "cosine", "--trainer.max_epochs", 1)
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert [value for _, value in scalars()["lr"]][55:] == pytest.approx(
+        [0.1 * RULES["cosine"](k) for k in range(55, 110)], rel=1e-6
+    )
+
+
+def test_a_schedule_changes_the_step_size_of_another_optimizer_too(run: Run) -> None:
+    run("fit", *SMALL, "--optimizer", "Adam", "--optimizer.lr", 0.01, "--model.schedule", "cosine")
+    assert [value for _, value in scalars()["lr"]] == pytest.approx(
+        [0.01 * RULES["cosine"](k) for k in range(110)], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("every", [25, 7])
+def test_a_divergent_run_ends_with_one_line(every: int, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("fit", *SMALL, "--model.lr", 1e6, "--trainer.log_every_n_steps", every)
+    assert end.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "not finite at update " in line
+    assert "step size 1e+06" in line
+    assert "python -m mnist_mlp find_lr" in line
+    assert "no checkpoint was saved" in line
+
+
+def test_the_last_good_checkpoint_survives_divergence_and_is_named(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", *SMALL, "--trainer.max_epochs", 1)
+    good = checkpoint()
+    with pytest.raises(SystemExit) as end:
+        run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3, "--model.lr", 1e6)
+    assert end.value.code == 1
+    assert "last good checkpoint is lightning_logs/version_0/checkpoints/last.ckpt" in capsys.readouterr().err
+    assert_same_parameters(checkpoint()["state_dict"], good["state_dict"])
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--model.lr", 0.1)
+    assert checkpoint()["global_step"] == 110
