@@ -33,6 +33,7 @@ class NotebookTable(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the header."""
         self.print(trainer, "Epoch\tAvg loss\tTime")
+        self.on_train_epoch_start(trainer, pl_module)  # which a run that goes on in mid-epoch does not come by
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the mean and the clock of the epoch."""
@@ -64,13 +65,19 @@ class NotebookTable(Callback):
 class EpochLines(Callback):
     """Progress for a file or a pipe, where a bar would be a mess: one line per epoch."""
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the first step size of the epoch, or of what is left of one that was broken off."""
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    on_train_epoch_start = on_train_start
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the metrics as they stand."""
         metrics = trainer.callback_metrics
         names = [name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics]
         if trainer.is_global_zero:
             values = [f"{name} {metrics[name].item():.4f}" for name in names]
-            values.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.4g}")
+            values.append(f"lr {self.lr:.4g}")
             print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(values)}", flush=True)
 
 

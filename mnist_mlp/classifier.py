@@ -111,8 +111,8 @@ class MLPClassifier(LightningModule):
         self.recent_losses.append(loss)
         self.recent_lrs.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.update(gradient)
-        every = self.trainer.log_every_n_steps
-        if every > 0 and self.global_step % every == 0:
+        every = self.trainer.log_every_n_steps or self.trainer.num_training_batches
+        if self.global_step % every == 0:
             self.log_recent()
         return loss
 

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -324,6 +325,8 @@ def main(args: list[str] | None = None) -> None:
     except (UserError, DataError, CheckpointError, MisconfigurationException) as error:
         fail(str(error))
     except TrainingError as error:
+        if rank_zero_only.rank > 0:  # every process has it, one says it
+            sys.exit(1)
         fail(str(error), code=1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mnist_mlp.batches import Batches
-from mnist_mlp.classifier import MLPClassifier, StepSize
+from mnist_mlp.classifier import MLPClassifier, StepSize, TrainingError
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.digits import TRAIN_SIZE
 from mnist_mlp.gradient import Loss, loss_and_accuracy, loss_and_gradient
@@ -71,8 +71,10 @@ def compare_batch_sizes(
         The best step size of each batch size.
 
     Raises:
-        MisconfigurationException: No batch sizes or step sizes are given, or nothing to validate on, or no epochs.
-        DataError: As in `MNISTDataModule.prepare_data`, or a batch is larger than the training set.
+        MisconfigurationException: No batch sizes or step sizes are given, or nothing to validate on, or no epochs,
+            or a batch is larger than the training set.
+        DataError: As in `MNISTDataModule.prepare_data`.
+        TrainingError: Every step size diverges.
     """
     sizes, lrs = sorted({int(size) for size in batch_sizes}), sorted({float(lr) for lr in grid})
     for option, values in (("--batch_sizes", sizes), ("--grid", lrs)):
@@ -84,8 +86,14 @@ def compare_batch_sizes(
         raise MisconfigurationException(f"--batch_sizes {sizes[-1]}: there are only {training} training images")
     report = begin(trainer, datamodule, "compare_batch_sizes")
     net, loss_fn = model.net.to(trainer.strategy.root_device), model.loss_fn
-    losses = {size: validation_losses(net, loss_fn, datamodule, size, lrs, budget) for size in sizes}
-    best = {size: min(zip(losses[size], lrs, strict=True))[1] for size in sizes}
+    losses: dict[int, list[float]] = {}
+    best: dict[int, float] = {}
+    for size in sizes:
+        losses[size] = validation_losses(net, loss_fn, datamodule, size, lrs, budget)
+        lowest, best[size] = min(zip(losses[size], lrs, strict=True))
+        if lowest == math.inf:
+            raise TrainingError(f"every step size of --grid diverges with batches of {size}: give smaller ones")
+        print(f"batches of {size}: of {len(lrs)} step sizes {best[size]:g} is the best", flush=True)
     runs = [descend(net, loss_fn, datamodule, size, best[size], trainer.max_epochs) for size in sizes]
     curves = dict(zip(sizes, in_turns(runs, trainer.max_epochs * len(datamodule.train_set[0])), strict=True))
 
@@ -102,11 +110,12 @@ def compare_batch_sizes(
         report.curve(run, "loss by images", [(point.updates * size, point.loss) for point in points])
         report.curve(run, "loss by milliseconds", [(round(1000 * point.seconds), point.loss) for point in points])
 
-    winner = min(sizes, key=lambda size: curves[size][-1].validation)
+    final = {size: curves[size][-1].validation[0] for size in sizes}
+    winner = min(sizes, key=lambda size: math.inf if math.isnan(final[size]) else final[size])
     print(f"\nlowest validation loss at the end: batches of {winner}")
     for size, lr in best.items():
         if lr in (lrs[0], lrs[-1]):
-            print(f"batches of {size} are at their best with the {lr:g} at the end of --grid: try further ones")
+            print(f"the best step size for batches of {size}, {lr:g}, is at an end of --grid: try further ones")
     report.close({"next": fit_command(model, datamodule, lr=best[winner], batch_size=winner)})
     return best
 
@@ -185,12 +194,13 @@ def rows(batch_size: int, lr: float, points: list[Point]) -> list[Row]:
 
 
 def draw(panels: list[Axes], best: dict[int, float], curves: dict[int, list[Point]], loss: str) -> None:
-    """The training loss against updates, against epochs and against seconds."""
+    """The training loss against updates, against epochs and against seconds, on logarithmic scales."""
+    top = max(point.loss for points in curves.values() for point in points if point.epochs > 0.05)
     for panel, unit in zip(panels, ("updates", "epochs", "seconds"), strict=True):
         for (size, points), style in zip(curves.items(), cycle(STYLES)):
             steps = [getattr(point, unit) for point in points]
             label = f"batch size {size}, γ = {best[size]:g}"
-            panel.plot(steps, [point.loss for point in points], label=label, markevery=0.1, **style)
-        panel.set(yscale="log", xlabel=unit)
+            panel.plot(steps, [point.loss for point in points], label=label, markevery=0.05, **style)
+        panel.set(xscale="log", yscale="log", xlabel=unit, ylim=(None, 2 * top))  # the first losses may be far above
     panels[0].set(ylabel=f"training loss ({loss})")
     panels[0].legend()

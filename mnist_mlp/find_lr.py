@@ -121,24 +121,28 @@ def find_lr(
         MisconfigurationException: The grid is empty.
         TrainingError: No step size of the grid works, or none diverges.
     """
-    if not grid:
+    lrs = {float(lr) for lr in grid}
+    if not lrs:
         raise MisconfigurationException("--grid is empty: give step sizes such as '[0.01,0.1,1,10]'")
     report = begin(trainer, datamodule, "find_lr")
     net, loss_fn = model.net.to(trainer.strategy.root_device), model.loss_fn
     guessing = guessing_loss(loss_fn)
 
     def trials_of(lrs: set[float]) -> list[Trial]:
+        print(f"{'trying':<11} {', '.join(f'{lr:g}' for lr in sorted(lrs))}: {updates} updates each", flush=True)
         batches = datamodule.train_dataloader().epochs()
         return try_step_sizes(net, loss_fn, batches, sorted(lrs), updates, guessing)
 
-    trials = trials_of({float(lr) for lr in grid})
+    trials = trials_of(lrs)
     gamma_0 = max((trial.lr for trial in trials if trial.verdict == "works"), default=None)
     if gamma_0 is not None:
-        tried = {trial.lr for trial in trials}
-        too_large = min((lr for lr in tried if lr > gamma_0), default=10 * gamma_0)
-        further = (between(gamma_0, too_large, refine) | {10 * gamma_0}) - tried
-        trials = sorted(trials + trials_of(further), key=lambda trial: trial.lr)
+        ten_times = float(f"{10 * gamma_0:.12g}")
+        too_large = min((lr for lr in lrs if lr > gamma_0), default=ten_times)
+        further = (between(gamma_0, too_large, refine) | {ten_times}) - lrs
+        trials += trials_of(further) if further else []
+        trials.sort(key=lambda trial: trial.lr)
 
+    print()
     report.table("find_lr", [row(trial) for trial in trials])
     with report.picture("find_lr", width=8) as (axes,):
         draw(axes, trials, guessing, model.hparams.loss)
@@ -148,8 +152,8 @@ def find_lr(
     if gamma_0 is None:
         remedy = "smaller ones" if trials[0].verdict == "diverges" else "larger ones or more --updates"
         raise TrainingError(f"no step size of --grid works: give {remedy}; the curves are in {report.folder}")
-    if next(trial for trial in trials if trial.lr == 10 * gamma_0).verdict == "works":
-        raise TrainingError(f"--grid ends at {gamma_0:g} and {10 * gamma_0:g} works too: give larger ones")
+    if next(trial for trial in trials if trial.lr == ten_times).verdict == "works":
+        raise TrainingError(f"--grid ends at {gamma_0:g} and {ten_times:g} works too: give larger ones")
     works = [trial.lr for trial in trials if trial.verdict == "works"]
     diverges = [trial.lr for trial in trials if trial.lr > works[-1]]
     print(f"\ngamma_0 = {gamma_0:g}\nworks up to {works[-1]:g}, diverges from {diverges[0]:g} on")
@@ -176,17 +180,20 @@ def row(trial: Trial) -> Row:
 
 
 def draw(axes: Axes, trials: list[Trial], guessing: float, loss: str) -> None:
-    """The curves on logarithmic scales; dashes tell the verdict, markers the step size, also without colours."""
+    """The curves on logarithmic scales; dashes tell the verdict, markers the step size, also without colours.
+
+    Losses above the picture are drawn at its upper edge.
+    """
     dashes = {"works": "-", "too slow": ":", "diverges": "--"}
     shades = colormaps["viridis"].resampled(len(trials) + 1).colors  # the last one is too light
-    start = trials[0].losses[0].item()
+    top = 50 * max(trials[0].losses[0].item(), guessing)
     for trial, color, marker in zip(trials, shades, cycle("os^vD<>PX*h")):
         when = f" at update {trial.diverged_at}" if trial.diverged_at is not None else ""
         label = f"γ = {trial.lr:g} {trial.verdict}{when}"
         style = {"color": color, "marker": marker, "markersize": 4, "markevery": 0.06, "linewidth": 1}
-        axes.plot(range(1, len(trial.losses)), trial.losses[1:], dashes[trial.verdict], label=label, **style)
+        seen = trial.losses[1:].clamp(max=top)
+        axes.plot(range(1, len(trial.losses)), seen, dashes[trial.verdict], label=label, **style)
     axes.axhline(guessing, color="black", linewidth=0.8, label="guessing")
-    lowest = min((trial.losses.min().item() for trial in trials if trial.losses.isfinite().all()), default=guessing)
-    axes.set(xscale="log", yscale="log", ylim=(0.8 * lowest, 100 * max(start, guessing)))
+    axes.set(xscale="log", yscale="log", ylim=(None, 1.5 * top))
     axes.set(xlabel="updates", ylabel=f"loss of a batch ({loss})")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
