@@ -42,6 +42,33 @@ def test_help_is_short_and_explains_our_options(command: str, run: Run, capsys: 
     assert ("--model.lr" in text) == ("--trainer.max_epochs" in text) == ("--optimizer" in text) == (command == "fit")
 
 
+@pytest.mark.parametrize(
+    ("command", "own", "foreign"),
+    [
+        ("find_lr", ("--updates", "--grid", "--refine", "--data.batch_size"), ("--model.lr", "--trainer.max_epochs")),
+        (
+            "compare_batch_sizes",
+            ("--batch_sizes", "--grid", "--budget", "--trainer.max_epochs"),
+            ("--data.batch_size",),
+        ),
+        ("compare_decays", ("--decays", "--model.patience", "--model.lr"), ("--model.decay ", "--optimizer")),
+        ("compare_methods", ("--grid", "--model.decay"), ("--model.lr", "--model.schedule", "--ckpt_path")),
+    ],
+)
+def test_help_of_the_methodology(
+    command: str, own: tuple[str, ...], foreign: tuple[str, ...], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(command, "--help")
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert len(text.splitlines()) < 110
+    for option in (*own, "--model.hidden", "--model.loss", "--data.data_dir", "--seed_everything"):
+        assert f"\n  {option} " in text
+    assert not any(option in text for option in foreign)
+    assert "lightning_logs" in text
+
+
 def test_printed_settings_are_taken_back_and_complete(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     def printed(*args: object) -> str:
         with pytest.raises(SystemExit) as end:
@@ -116,8 +143,8 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
 @pytest.mark.parametrize(
     ("args", "part"),
     [
-        ((), "fit,validate,test,predict"),
-        (("train",), "'fit', 'validate', 'test', 'predict'"),
+        ((), "fit,validate,test,predict,find_lr"),
+        (("train",), "'fit', 'validate', 'test', 'predict', 'find_lr', "),
         (("fit", "--model.width", 3), "--model.width"),
         (("fit", "--config", "nowhere.yaml"), "nowhere.yaml"),
         (("fit", "--trainer.accelerator", "abacus"), "abacus"),
@@ -225,7 +252,7 @@ def test_scheduler_that_watches_nothing(run: Run, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as end:
         run("fit", *SMALL, "--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/nothing")
     assert end.value.code == 2
-    assert "choose one of ['train/loss', 'lr', 'val/loss', 'val/accuracy']" in capsys.readouterr().err
+    assert "choose one of ['train/loss', 'val/loss', 'val/accuracy']" in capsys.readouterr().err
 
 
 def test_missing_best_points_to_last(trained: Path, error: Error) -> None:
@@ -236,7 +263,8 @@ def test_defaults_are_the_notebooks(run: Run, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         run("fit", "--print_config")
     settings = yaml.safe_load(capsys.readouterr().out)
-    assert settings["model"] == {"hidden": [500], "activation": "softplus", "loss": "mse", "lr": 0.1}
+    notebooks = {"hidden": [500], "activation": "softplus", "loss": "mse", "lr": 0.1, "schedule": "constant"}
+    assert {name: settings["model"][name] for name in notebooks} == notebooks
     assert settings["data"]["batch_size"] == 200
     assert settings["data"]["val_size"] == 5000
     assert settings["data"]["source"] == "auto"
