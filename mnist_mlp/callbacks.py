@@ -12,12 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
+from mnist_mlp.commands import on_checkpoint
 from mnist_mlp.schedules import Plateau
-
-
-def command(name: str, checkpoint: str) -> str:
-    """What to type to run a command on a checkpoint, which holds the network's and the data's settings."""
-    return shlex.join(["python", "-m", "mnist_mlp", name, "--ckpt_path", checkpoint])
 
 
 class NotebookTable(Callback):
@@ -98,7 +94,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Says how to go on from the newest checkpoint after Ctrl-C."""
         super().on_exception(trainer, pl_module, exception)
         if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
-            resume = command("fit", self.best_model_path)
+            resume = on_checkpoint("fit", self.best_model_path)
             print(f"\nstopped; go on from the last checkpoint with: {resume}", file=sys.stderr)
 
 
@@ -163,7 +159,7 @@ class ClosingSummary(Callback):
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
         paths = [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path]
         if paths:
-            lines += [("checkpoint", paths[0]), ("next", command("test", paths[0]))]
+            lines += [("checkpoint", paths[0]), ("next", on_checkpoint("test", paths[0]))]
         if isinstance(trainer.logger, TensorBoardLogger):
             curves = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
             lines.append(("" if paths else "next", curves))

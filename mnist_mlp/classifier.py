@@ -1,13 +1,12 @@
 """The LightningModule: explicit gradients by manual optimization."""
 
 import inspect
-import math
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,15 +18,12 @@ from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
 from mnist_mlp.schedules import PerUpdate, Plateau
+from mnist_mlp.update_log import UpdateLog
 
 StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
 
 Batch = tuple[Tensor, Tensor]
 """x, (B, 1, 28, 28) float32, and y, (B, 10) float32 one-hot."""
-
-
-class TrainingError(RuntimeError):
-    """Training has failed though nothing was wrong with the arguments; the message says in one line what to do."""
 
 
 class MLPClassifier(LightningModule):
@@ -66,8 +62,6 @@ class MLPClassifier(LightningModule):
         self.loss_fn = LOSSES[loss]
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
-        self.recent_losses: list[Tensor] = []  # of the updates since the last log
-        self.recent_lrs: list[float] = []  # of the updates since they were last logged
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
@@ -87,6 +81,10 @@ class MLPClassifier(LightningModule):
             return [Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)]
         return [PerUpdate(optimizer, settings.schedule)]
 
+    def configure_callbacks(self) -> list[Callback]:
+        """What every run is logged and watched by."""
+        return [UpdateLog()]
+
     def setup(self, stage: str) -> None:
         """Refuses float16: its loss scaling lives in the `.backward()` that explicit gradients do not call."""
         if self.trainer.precision == "16-mixed":
@@ -95,9 +93,7 @@ class MLPClassifier(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Has logged everything so far, and tells the schedule how long the run is."""
-        self.recent_losses.clear()
-        self.recent_lrs.clear()
+        """Tells a schedule how long the run is, or ends a run that has had its last plateau."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
@@ -108,12 +104,7 @@ class MLPClassifier(LightningModule):
         x, y = batch
         loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
-        self.recent_losses.append(loss)
-        self.recent_lrs.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.update(gradient)
-        every = self.trainer.log_every_n_steps or self.trainer.num_training_batches
-        if self.global_step % every == 0:
-            self.log_recent()
         return loss
 
     def update(self, gradient: tuple[Tensor, ...]) -> None:
@@ -125,77 +116,6 @@ class MLPClassifier(LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 config.scheduler.step()
-
-    def log_recent(self) -> None:
-        """Logs what has gathered since the last call: the mean of the losses, and the step size of every update.
-
-        Called every `log_every_n_steps` updates: `self.log` takes a sizeable part of an update, and to see whether a
-        loss is finite waits for the device.
-
-        Raises:
-            TrainingError: A loss is not finite.
-        """
-        self.check_losses()
-        self.log("train/loss", torch.stack(self.recent_losses).mean(), prog_bar=True)
-        self.recent_losses.clear()
-        self.log_step_sizes()
-
-    def log_step_sizes(self) -> None:
-        """Writes the step size of each update since the last call, at its number."""
-        for k, lr in enumerate(self.recent_lrs, start=self.global_step - len(self.recent_lrs)):
-            for logger in self.loggers:
-                logger.log_metrics({"lr": lr}, step=k)
-        self.recent_lrs.clear()
-
-    def check_losses(self) -> None:
-        """Ends a run that diverges.
-
-        Raises:
-            TrainingError: A loss since the last log is not finite.
-        """
-        if not self.recent_losses:
-            return
-        finite = torch.stack(self.recent_losses).isfinite()
-        if not finite.all():
-            steps_back = len(finite) - int(finite.logical_not().nonzero()[0])
-            update, lr = self.global_step - steps_back, self.recent_lrs[-steps_back]
-            raise self.divergence(f"the loss is not finite at update {update}, with step size {lr:g}")
-
-    def check_parameters(self) -> None:
-        """Ends a run whose last update has diverged.
-
-        Raises:
-            TrainingError: A parameter is not finite.
-        """
-        if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
-            update, lr = self.global_step - 1, self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise self.divergence(f"a parameter is not finite after update {update}, with step size {lr:g}")
-
-    def divergence(self, what: str) -> TrainingError:
-        """The error that says what has happened, what is left, and what to do."""
-        saved = [each.best_model_path for each in self.trainer.checkpoint_callbacks]
-        saved = [path for path in saved if path and Path(path).is_file()]
-        left = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before"
-        return TrainingError(f"diverged: {what}; `python -m mnist_mlp find_lr` finds one that works; {left}")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets only good parameters be saved, and logs up to them, where a resumed run goes on.
-
-        Raises:
-            TrainingError: The run has diverged.
-        """
-        self.check_losses()
-        self.check_parameters()
-        self.log_step_sizes()
-
-    def on_train_end(self) -> None:
-        """Logs the last step sizes.
-
-        Raises:
-            TrainingError: The run has diverged.
-        """
-        self.check_losses()
-        self.log_step_sizes()
 
     def on_train_epoch_end(self) -> None:
         """Steps the learning-rate schedulers that go by epochs, which Lightning leaves to manual optimization.

@@ -20,13 +20,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, LastCheckpoint
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
-from mnist_mlp.classifier import MLPClassifier, TrainingError
+from mnist_mlp.checks import check_settings
+from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.commands import COMMANDS, METHODOLOGY
 from mnist_mlp.compare_batch_sizes import compare_batch_sizes
-from mnist_mlp.compare_runs import compare_decays, compare_methods
+from mnist_mlp.compare_decays import compare_decays
+from mnist_mlp.compare_methods import compare_methods
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.find_lr import find_lr
 from mnist_mlp.mnist import DataError, mnist_exists
-from mnist_mlp.parser import COMMANDS, EPILOG, FOLDER, METHODOLOGY, Parser, Seed, UserError, fail, has_part
+from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
+from mnist_mlp.update_log import TrainingError
 
 DEFAULTS = {  # where those of `fit` would show nothing
     "compare_decays": {"model.lr": 0.5, "trainer.max_epochs": 100},
@@ -43,7 +47,7 @@ class SaveConfig(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves `config.yaml`, which repeats the run, and so without the checkpoint it was resumed from."""
         self.config = self.config.clone()
-        self.config.ckpt_path = None
+        del self.config["ckpt_path"]
         super().setup(trainer, pl_module, "fit")
 
 
@@ -132,7 +136,7 @@ class CLI(LightningCLI):
         parser.groups["trainer"].title = "Training, by Lightning's Trainer"
         parser.groups["optimizer"].title = "Another update rule"
         parser.groups["lr_scheduler"].title = "A step size that changes"
-        parser.groups[subcommand].title = "The search" if subcommand in METHODOLOGY else "Checkpoint"
+        parser.groups[subcommand].title = "What this command compares" if subcommand in METHODOLOGY else "Checkpoint"
         parser.set_defaults(DEFAULTS.get(subcommand, {}))
         return parser
 
@@ -166,6 +170,8 @@ class CLI(LightningCLI):
                 words = ["--config", str(self.run_folder / "config.yaml"), *words]
                 fixed += ["optimizer", "lr_scheduler"]
         trained = self.parser.parse_args([command, *words])[command]
+        if trained.optimizer:
+            fixed.append("model.lr")  # which has no part in that optimizer
         place = self.args.index(command) + 1
         self.parse_arguments(self.parser, [*self.args[:place], *words, *self.args[place:]])
         config = self.config[command]
@@ -185,16 +191,9 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fits the settings that depend on one another."""
         config = self.config[self.subcommand]
-        if self.subcommand in METHODOLOGY:
-            self.check_parts(config)
-        if config.trainer.overfit_batches:
-            raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
-        if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
-            raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
+        check_settings(self.subcommand, config, self.args)
         if config.data.val_size == 0:
             config.trainer.limit_val_batches = 0
-        if self.subcommand == "fit":
-            self.check_schedule(config)
         if config.trainer.limit_val_batches == 0 and str(config.checkpoint.monitor).startswith("val/"):
             config.checkpoint.monitor = None  # the newest checkpoint is the best one
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
@@ -203,27 +202,6 @@ class CLI(LightningCLI):
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.clear()
-
-    @staticmethod
-    def check_schedule(config: Namespace) -> None:
-        """Refuses what --model.schedule cannot work with."""
-        schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer
-        if config.lr_scheduler and config.model.schedule != "constant":
-            raise UserError(f"{schedule} and --lr_scheduler cannot both change the step size: leave one out")
-        if config.model.schedule == "cosine" and trainer.max_epochs == trainer.max_steps == -1:
-            raise UserError(f"{schedule} needs a budget: give --trainer.max_epochs or --trainer.max_steps")
-        if config.model.schedule == "plateau":
-            if trainer.limit_val_batches == 0:
-                raise UserError(f"{schedule} needs validation images: give --data.val_size")
-            if trainer.check_val_every_n_epoch not in (1, None):
-                raise UserError(f"{schedule} needs --trainer.check_val_every_n_epoch 1: it counts epochs")
-
-    def check_parts(self, config: Namespace) -> None:
-        """Refuses what would have no effect."""
-        defaults = self._parser(self.subcommand).get_defaults()
-        for option, value in config.items():
-            if not has_part(self.subcommand, option) and value != defaults.get(option):
-                raise UserError(f"--{option} {value} has no part in {self.subcommand}: leave it out")
 
     def instantiate_classes(self) -> None:
         """Makes the objects; what they cannot take is a user's error."""
@@ -328,6 +306,8 @@ def main(args: list[str] | None = None) -> None:
         if rank_zero_only.rank > 0:  # every process has it, one says it
             sys.exit(1)
         fail(str(error), code=1)
+    except KeyboardInterrupt:
+        fail("stopped by Ctrl-C", code=130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -16,12 +16,14 @@ from torch import nn
 from tqdm import tqdm
 
 from mnist_mlp.batches import Batches
-from mnist_mlp.classifier import MLPClassifier, StepSize, TrainingError
+from mnist_mlp.classifier import MLPClassifier, StepSize
+from mnist_mlp.commands import with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.digits import TRAIN_SIZE
 from mnist_mlp.gradient import Loss, loss_and_accuracy, loss_and_gradient
-from mnist_mlp.report import STYLES, Row, begin, check_comparable, fit_command
+from mnist_mlp.report import STYLES, Report, Row, check_comparable, distinct, set_up
 from mnist_mlp.stacked import StackedSGD
+from mnist_mlp.update_log import TrainingError
 
 WINDOW = 1000  # images from one point of the curves to the next; a point is the mean loss of their batches
 MARKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)  # epochs after which the table gives validation loss and accuracy
@@ -57,7 +59,7 @@ def compare_batch_sizes(
     """Compares batch sizes, each at its best step size (the notebook's exercise 2).
 
     The best step size has the lowest validation loss after `budget` images. With it each batch size trains anew for
-    the trainer's `max_epochs`, all in turns, so that whatever else the machine does slows all of them.
+    the trainer's `max_epochs`, in a plain loop and all in turns, so that whatever else the machine does slows all.
 
     Args:
         trainer: Says on which device, for how many epochs and under which directory.
@@ -76,15 +78,12 @@ def compare_batch_sizes(
         DataError: As in `MNISTDataModule.prepare_data`.
         TrainingError: Every step size diverges.
     """
-    sizes, lrs = sorted({int(size) for size in batch_sizes}), sorted({float(lr) for lr in grid})
-    for option, values in (("--batch_sizes", sizes), ("--grid", lrs)):
-        if not values:
-            raise MisconfigurationException(f"{option} is empty: give a list such as [50,100]")
+    sizes, lrs = distinct("--batch_sizes", batch_sizes), distinct("--grid", grid)
     check_comparable(trainer, datamodule)
     training = TRAIN_SIZE - datamodule.hparams.val_size
     if sizes[-1] > training:
         raise MisconfigurationException(f"--batch_sizes {sizes[-1]}: there are only {training} training images")
-    report = begin(trainer, datamodule, "compare_batch_sizes")
+    set_up(trainer, datamodule)
     net, loss_fn = model.net.to(trainer.strategy.root_device), model.loss_fn
     losses: dict[int, list[float]] = {}
     best: dict[int, float] = {}
@@ -94,29 +93,35 @@ def compare_batch_sizes(
         if lowest == math.inf:
             raise TrainingError(f"every step size of --grid diverges with batches of {size}: give smaller ones")
         print(f"batches of {size}: of {len(lrs)} step sizes {best[size]:g} is the best", flush=True)
+    print(f"training anew with these, in turns, {trainer.max_epochs} epochs each", flush=True)
     runs = [descend(net, loss_fn, datamodule, size, best[size], trainer.max_epochs) for size in sizes]
-    curves = dict(zip(sizes, in_turns(runs, trainer.max_epochs * len(datamodule.train_set[0])), strict=True))
+    curves = dict(zip(sizes, in_turns(runs, trainer.max_epochs * training // max(WINDOW, sizes[0])), strict=True))
 
+    report = Report(trainer, "compare_batch_sizes")
+    report.settings(model, datamodule, epochs=trainer.max_epochs, batch_sizes=sizes, grid=lrs, budget=budget)
     print(f"\nvalidation loss after {budget:,} images")
     by_lr = [{"gamma": lr} | {f"batch size {size}": losses[size][i] for size in sizes} for i, lr in enumerate(lrs)]
     report.table("step_sizes", by_lr)
     print("\neach batch size at its best step size, in turns")
     report.table("batch_sizes", [line for size in sizes for line in rows(size, best[size], curves[size])])
-    with report.picture("batch_sizes", panels=3) as panels:
-        draw(panels, best, curves, model.hparams.loss)
     for size, points in curves.items():
         run = f"batch_size={size}"
         report.curve(run, "loss by updates", [(point.updates, point.loss) for point in points])
-        report.curve(run, "loss by images", [(point.updates * size, point.loss) for point in points])
+        report.curve(run, "loss by images", [(round(point.epochs * training), point.loss) for point in points])
         report.curve(run, "loss by milliseconds", [(round(1000 * point.seconds), point.loss) for point in points])
 
-    final = {size: curves[size][-1].validation[0] for size in sizes}
-    winner = min(sizes, key=lambda size: math.inf if math.isnan(final[size]) else final[size])
+    with report.picture("batch_sizes", panels=3) as panels:
+        draw(panels, best, curves, model.hparams.loss)
+
+    final = {size: curves[size][-1].validation[0] for size in sizes if math.isfinite(curves[size][-1].validation[0])}
+    if not final:
+        raise TrainingError("every run diverges after --budget images: give smaller step sizes with --grid")
+    winner = min(final, key=final.get)
     print(f"\nlowest validation loss at the end: batches of {winner}")
     for size, lr in best.items():
         if lr in (lrs[0], lrs[-1]):
             print(f"the best step size for batches of {size}, {lr:g}, is at an end of --grid: try further ones")
-    report.close({"next": fit_command(model, datamodule, lr=best[winner], batch_size=winner)})
+    report.close({"next": with_settings("fit", model, datamodule, lr=best[winner], batch_size=winner)})
     return best
 
 
@@ -165,10 +170,10 @@ def descend(
         yield Point(end, end / length, seconds, mean, validation)
 
 
-def in_turns(runs: list[Iterator[Point]], images: int) -> list[list[Point]]:
+def in_turns(runs: list[Iterator[Point]], turns: int) -> list[list[Point]]:
     """Goes through several runs point by point, so that they share what else the machine does; gives their curves."""
     curves: list[list[Point]] = [[] for _ in runs]
-    for points in tqdm(zip_longest(*runs), "best step sizes", images // WINDOW, disable=None, leave=False):
+    for points in tqdm(zip_longest(*runs), "best step sizes", turns, disable=None, leave=False):
         for curve, point in zip(curves, points, strict=True):
             if point:
                 curve.append(point)
@@ -195,12 +200,12 @@ def rows(batch_size: int, lr: float, points: list[Point]) -> list[Row]:
 
 def draw(panels: list[Axes], best: dict[int, float], curves: dict[int, list[Point]], loss: str) -> None:
     """The training loss against updates, against epochs and against seconds, on logarithmic scales."""
-    top = max(point.loss for points in curves.values() for point in points if point.epochs > 0.05)
+    losses = [point.loss for points in curves.values() for point in points if point.epochs > 0.05]
+    top = max(filter(math.isfinite, losses), default=1)  # the first ones may be far above
     for panel, unit in zip(panels, ("updates", "epochs", "seconds"), strict=True):
-        for (size, points), style in zip(curves.items(), cycle(STYLES)):
+        for i, ((size, points), style) in enumerate(zip(curves.items(), cycle(STYLES))):
             steps = [getattr(point, unit) for point in points]
             label = f"batch size {size}, γ = {best[size]:g}"
-            panel.plot(steps, [point.loss for point in points], label=label, markevery=0.05, **style)
-        panel.set(xscale="log", yscale="log", xlabel=unit, ylim=(None, 2 * top))  # the first losses may be far above
+            panel.plot(steps, [point.loss for point in points], label=label, markevery=(i, 5), **style)
+        panel.set(xscale="log", yscale="log", xlabel=unit, ylim=(None, 2 * top))
     panels[0].set(ylabel=f"training loss ({loss})")
-    panels[0].legend()

@@ -9,16 +9,8 @@ from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-COMMANDS = {
-    "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
-    "validate": "Loss and accuracy of a checkpoint on the validation images.",
-    "test": "Loss and accuracy of a checkpoint on the test images.",
-    "predict": "Classify the test images with a checkpoint: CSV on standard output.",
-    "find_lr": "Exercise 1: the largest step size that works while ten times as large a one diverges.",
-    "compare_batch_sizes": "Exercise 2: the best step size of each batch size, and how fast each then descends.",
-    "compare_decays": "Which factor of the plateau schedule wins on the validation images.",
-    "compare_methods": "The full gradient, and stochastic gradients under three schedules, side by side.",
-}
+from mnist_mlp.commands import COMMANDS, has_part
+
 SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
     "config": "YAML file of settings, as `fit --print_config` prints; later arguments overrule it.",
     "print_config": "Print all settings, those of the other arguments included, and exit.",
@@ -35,22 +27,6 @@ SHOWN = {  # the options beyond --model and --data that --help explains, in our 
     "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
     "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
 }
-TRAINING = re.compile(
-    r"seed_everything|print_config|optimizer|lr_scheduler|trainer\.(max_|log_every)"
-    r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
-)
-RUNS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "trainer.log_every_n_steps")
-METHODOLOGY = {  # our own commands, and the settings of `fit` that each uses beside those in COMMON
-    "find_lr": ("data.batch_size",),
-    "compare_batch_sizes": ("trainer.max_epochs",),
-    "compare_decays": (*RUNS, "model.lr", "model.monitor", "model.patience", "model.max_decays"),
-    "compare_methods": (*RUNS, "model.monitor", "model.patience", "model.decay"),
-}
-COMMON = re.compile(
-    r"model\.(hidden|activation|loss)|data\.(data_dir|source|val_size|seed)"
-    r"|trainer\.(accelerator|devices|default_root_dir)|(model|data|trainer)$"
-)
-SETTINGS = re.compile(r"(model|data|trainer|optimizer|lr_scheduler|checkpoint|last)\b")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 EPILOG = (
     "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
@@ -61,13 +37,6 @@ FOLDER = (
     "Tables (CSV), a picture (PNG) and the curves for TensorBoard go into a new folder under lightning_logs, which is "
     "named at the end."
 )
-
-
-def has_part(command: str, option: str) -> bool:
-    """Whether an option that is there for `fit` means anything to a command."""
-    if command in METHODOLOGY and SETTINGS.match(option):
-        return bool(COMMON.match(option)) or option in METHODOLOGY[command]
-    return command not in ("validate", "test", "predict") or not TRAINING.match(option)
 
 
 class UserError(ValueError):
@@ -95,7 +64,9 @@ class Parser(LightningArgumentParser):
         for pattern, plain in (
             (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
             (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
-            (r"Expected a <class 'tuple'>. Got value: (.*)", r"must be a list such as [500], not '\1'"),
+            (r"Expected a <class 'tuple'>. Got value: (.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
+            (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
+            (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
         ):
             message = re.sub(pattern, plain, message)
         fail(message)

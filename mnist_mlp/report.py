@@ -1,7 +1,7 @@
 """What the searches and comparisons leave behind: a folder with tables, a picture and TensorBoard's curves."""
 
 import csv
-import inspect
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.axes import Axes
@@ -19,11 +20,11 @@ from mnist_mlp.checkpoints import LOGS
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 
-# Told apart without colours: by their dashes and markers, and by how dark they are.
+# Told apart without colours, by dashes, markers and darkness, and where they cover each other, by thickness.
 STYLES = [
-    {"color": color, "linestyle": dashes, "marker": marker}
-    for color, dashes, marker in zip(
-        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), ("o", "s", "^", "D"), strict=True
+    {"color": color, "linestyle": dashes, "marker": marker, "linewidth": width, "markerfacecolor": "none"}
+    for color, dashes, marker, width in zip(
+        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), "os^D", (3.5, 2.5, 1.8, 1.2), strict=True
     )
 ]
 
@@ -78,14 +79,27 @@ class Report:
             for step, value in points:
                 writer.add_scalar(tag, value, step)
 
+    def settings(self, model: MLPClassifier, datamodule: MNISTDataModule, **own: object) -> None:
+        """Writes all settings and the name of the data set as `settings.yaml`."""
+        values = {"model": dict(model.hparams), "data": dict(datamodule.hparams), **own}
+        plain = json.loads(json.dumps(values, default=list))
+        for group in ("model", "data"):
+            plain[group].pop("_instantiator", None)  # LightningCLI's, no setting
+        (self.folder / "settings.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+
     @contextmanager
     def picture(self, name: str, panels: int = 1, width: float = 12) -> Iterator[list[Axes]]:
-        """Gives empty panels, side by side, to draw into, and writes them as NAME.png, `width` inches wide."""
-        figure = Figure(figsize=(width, 4.5), dpi=100, layout="constrained")
+        """Gives empty panels, side by side, to draw into, and writes them as NAME.png, `width` inches wide.
+
+        The legend of the first stands under them all, or at the side of a single one.
+        """
+        figure = Figure(figsize=(width, 4.8), dpi=100, layout="constrained")
         axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
         for each in axes:
             each.grid(alpha=0.3)
         yield axes
+        place = "outside right center" if panels == 1 else "outside lower center"
+        figure.legend(*axes[0].get_legend_handles_labels(), loc=place, ncols=1 if panels == 1 else 4)
         figure.savefig(self.folder / f"{name}.png")
 
     def close(self, following: dict[str, str]) -> None:
@@ -98,16 +112,26 @@ class Report:
         print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
 
 
-def begin(trainer: Trainer, datamodule: MNISTDataModule, name: str) -> Report:
-    """Brings the images onto the trainer's device, says which they are, and makes the report of a command.
+def distinct(option: str, values: Iterable[float]) -> list[float]:
+    """The values given to an option, in order and each once.
 
     Raises:
-        DataError: The images are not to be had.
-        OSError: The report's folder cannot be made.
+        MisconfigurationException: There are none.
+    """
+    values = sorted({int(value) if isinstance(value, int) else float(value) for value in values})
+    if not values:
+        raise MisconfigurationException(f"{option} is empty: give a list such as [0.1,1]")
+    return values
+
+
+def set_up(trainer: Trainer, datamodule: MNISTDataModule) -> None:
+    """Brings the images onto the trainer's device, and says which they are.
+
+    Raises:
+        DataError: They are not to be had.
     """
     datamodule.set_up_for(trainer)
     print(f"{'data set':<11} {datamodule.description}", flush=True)
-    return Report(trainer, name)
 
 
 def check_comparable(trainer: Trainer, datamodule: MNISTDataModule) -> None:
@@ -127,25 +151,3 @@ def text_of(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def fit_command(model: MLPClassifier, datamodule: MNISTDataModule, **changes: object) -> str:
-    """What to type to train with the settings of a model and its data.
-
-    Args:
-        model: Its settings.
-        datamodule: Its settings, and the seed.
-        changes: Settings that are other ones, and given even where they are the default.
-    """
-    words = ["python", "-m", "mnist_mlp", "fit"]
-    for group, owner, settings in (
-        ("model", MLPClassifier, {**model.hparams, **changes}),
-        ("data", MNISTDataModule, {**datamodule.hparams, **changes}),
-    ):
-        for name, parameter in inspect.signature(owner).parameters.items():
-            value = list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
-            default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-            if value != default or name in changes:
-                option = "--seed_everything" if name == "seed" else f"--{group}.{name}"
-                words += [option, f"{value:g}" if isinstance(value, float) else str(value).lower().replace(" ", "")]
-    return shlex.join(words)

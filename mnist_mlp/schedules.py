@@ -8,14 +8,15 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
 def inverse_sqrt(k: int, budget: float) -> float:
-    """γ_k / γ_0 = 1/√(k+1), which theory calls optimal, says the notebook; the budget is of no matter."""
+    """γ_k / γ_0 = 1/√(k+1), which theory calls optimal, says the notebook; whatever the budget."""
     return 1 / math.sqrt(k + 1)
 
 
 def cosine(k: int, budget: float) -> float:
     """γ_k / γ_0 = (1 + cos(πk / budget)) / 2, from 1 to 0 at the end of the budget (Loshchilov and Hutter 2017).
 
-    Written as cos²(πk / 2 budget), which keeps the digits that 1 + cos would cancel.
+    Written as cos²(πk / 2 budget), which keeps the digits that 1 + cos would cancel. torch's CosineAnnealingLR
+    computes each step size from the one before, which gathers rounding and cannot follow a budget that is changed.
     """
     return math.cos(math.pi / 2 * min(k / budget, 1)) ** 2
 
@@ -70,7 +71,7 @@ class Plateau(ReduceLROnPlateau):
         self.max_decays = max_decays
         self.plateaus = 0
 
-    def step(self, metrics: float, epoch: None = None) -> None:
+    def step(self, metrics: float) -> None:
         """Takes the metric of an epoch. At the last plateau too γ is reduced, for who goes on from there."""
         before = self.optimizer.param_groups[0]["lr"]
         super().step(metrics)

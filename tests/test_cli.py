@@ -223,6 +223,11 @@ def test_what_a_resumed_run_cannot_change(option: str, value: object, run: Run, 
     assert torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
 
 
+def test_step_size_of_another_optimizer_is_not_changed_by_the_way(run: Run, error: Error) -> None:
+    run("fit", *SMALL, "--optimizer", "Adam", "--trainer.max_steps", 5)
+    assert "--model.lr" in error("fit", "--ckpt_path", "last", "--trainer.max_steps", 8, "--model.lr", 0.5)
+
+
 def test_settings_that_lie_beside_a_checkpoint_by_chance_are_not_taken(trained: Path, run: Run) -> None:
     Path("a").mkdir()
     trained.rename("a/mine.ckpt")

@@ -9,6 +9,9 @@ import pytest
 import torch
 from conftest import RUNS, SMALL, events
 
+from mnist_mlp import MLPClassifier, MNISTDataModule
+from mnist_mlp.commands import with_settings
+
 Run = Callable[..., tuple[str, str]]
 Error = Callable[..., str]
 SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_size", 1000))
@@ -64,7 +67,7 @@ def test_decays(run: Run) -> None:
     rows = table("decays", "compare_decays")
     assert [float(row["decay"]) for row in rows] == [0.5, 0.01]
     assert [(int(row["epochs"]), int(row["reductions"])) for row in rows] == [(3, 1), (3, 1)]
-    points = events(RUNS / "compare_decays_0" / "decay 0.01")
+    points = events(RUNS / "compare_decays_0" / "decay_0.01")
     assert [value for _, value in points["lr"]][::55] == pytest.approx([1e-9, 1e-9, 1e-11])
     assert (RUNS / "compare_decays_0" / "decays.png").read_bytes().startswith(b"\x89PNG")
     assert "best decay = " in output
@@ -81,7 +84,7 @@ def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
     assert f"best decay = {float(best['decay']):g}\n" in output
     for row in rows:
         losses = [
-            value for _, value in events(RUNS / "compare_decays_0" / f"decay {float(row['decay']):g}")["val/loss"]
+            value for _, value in events(RUNS / "compare_decays_0" / f"decay_{float(row['decay']):g}")["val/loss"]
         ]
         assert min(losses) == pytest.approx(float(row["val/loss"]), rel=1e-5)
 
@@ -89,17 +92,57 @@ def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
 def test_methods(run: Run) -> None:
     run("compare_methods", *SMALL, "--grid", "[0.1,1e9]", "--trainer.max_epochs", 2)
     rows = table("methods", "compare_methods")
-    methods = ["full gradient", "SGD, constant", "SGD, 1 over sqrt(k+1)", "SGD, plateau"]
+    methods = ["full_gradient", "sgd_constant", "sgd_inverse_sqrt", "sgd_plateau"]
     assert [row["method"] for row in rows] == methods
     assert [int(row["updates"]) for row in rows] == [2, 110, 110, 110]
     assert {float(row["gamma_0"]) for row in rows} == {0.1}
-    curves = [events(RUNS / "compare_methods_0" / f"{method}, 0.1") for method in methods]
+    curves = [events(RUNS / "compare_methods_0" / f"{method}_0.1") for method in methods]
     starts = {curve["train/objective"][0] for curve in curves}
     assert len(starts) == 1  # from the same weights
     assert float(rows[1]["f(u)"]) == pytest.approx(curves[1]["train/objective"][-1][1])
     assert curves[0]["train/objective"][-1][1] < starts.pop()[1]
     assert float(rows[1]["f(u)"]) < float(rows[0]["f(u)"])
     assert (RUNS / "compare_methods_0" / "methods.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_methods_that_diverge_are_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("compare_methods", *SMALL, "--grid", "[20]", "--model.hidden", "[]", "--trainer.max_epochs", 2)
+    rows = {row["method"]: row["gamma_0"] for row in table("methods", "compare_methods")}
+    assert rows["sgd_constant"] == rows["sgd_plateau"] == "diverges"
+    with pytest.raises(SystemExit) as end:
+        run("compare_methods", *SMALL, "--grid", "[1e9]", "--trainer.max_epochs", 1)
+    assert end.value.code == 1
+    assert "every run diverges" in capsys.readouterr().err
+
+
+def test_batch_sizes_that_diverge_after_the_budget(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--batch_sizes", "[1000,2000]", "--grid", "[1000]", "--budget", 2000, "--trainer.max_epochs", 1)
+    with pytest.raises(SystemExit) as end:
+        run("compare_batch_sizes", *SMALL_BUT_BATCH, *options)
+    assert end.value.code == 1
+    assert "diverges" in capsys.readouterr().err
+
+
+def test_precision_is_that_of_the_runs(run: Run) -> None:
+    options = ("--decays", "[0.5]", "--trainer.max_epochs", 1)
+    run("compare_decays", *SMALL, *options)
+    output, _ = run("compare_decays", *SMALL, *options, "--trainer.precision", "bf16-mixed")
+    losses = [events(RUNS / f"compare_decays_{i}" / "decay_0.5")["val/loss"][0][1] for i in (0, 1)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert suggested(output)[-2:] == ["--trainer.precision", "bf16-mixed"]
+
+
+def test_suggested_command_keeps_every_setting_as_it_is() -> None:
+    model = MLPClassifier((30, 20), loss="squared", lr=0.1234567)
+    data = MNISTDataModule(data_dir="/a/My Data", source="digits", seed=3)
+    words = shlex.split(with_settings("fit", model, data, decay=0.25))
+    assert words[3:] == [
+        *("fit", "--model.hidden", "[30,20]", "--model.loss", "squared", "--model.lr", "0.1234567"),
+        *("--model.decay", "0.25", "--data.data_dir", "/a/My Data", "--data.source", "digits"),
+        *("--seed_everything", "3"),
+    ]
+    assert "lr" not in with_settings("find_lr", model, data).replace("find_lr", "")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +173,15 @@ def test_methods(run: Run) -> None:
         (("compare_methods", "--grid", "[]"), ("--grid", "empty")),
         (("compare_methods", "--data.val_size", 0), ("--data.val_size", "validation")),
         (("compare_methods", "--optimizer", "Adam"), ("--optimizer", "compare_methods")),
+        (("find_lr", "--refine", 10), ("--refine", "<=9")),
+        (("find_lr", "--grid", "0.1"), ("--grid", "[0.1,1]")),
+        (("find_lr", "--grid", "[a]"), ("--grid", "float", "a")),
+        (("fit", "--model.lr", 1e39), ("--model.lr 1e+39", "float32")),
+        (("compare_methods", "--trainer.precision", "16-mixed"), ("--trainer.precision", "bf16-mixed")),
+        (
+            ("fit", "--model.schedule", "plateau", "--trainer.check_val_every_n_epoch", "null"),
+            ("plateau", "--trainer.check_val_every_n_epoch"),
+        ),
         (("fit", "--model.schedule", "step"), ("--model.schedule", "'plateau'")),
         (("fit", "--model.patience", 0), ("--model.patience", ">0")),
         (("fit", "--model.decay", 1), ("--model.decay", "<1")),

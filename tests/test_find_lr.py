@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import RUNS, SMALL, events
 from torch import Tensor
 
@@ -32,7 +33,9 @@ def test_loss_of_guessing(loss: str, value: float) -> None:
         ([1.2, 1.1, 1.0, 0.9, 0.8], ("works", None)),
         ([1.2, 50.0, 9.0, 0.9, 0.8], ("works", None)),  # it recovers
         ([0.9, 0.8, 0.7, 0.6, 0.5], ("works", None)),  # from a start below guessing
-        ([1.2, 1.19, 1.21, 1.18, 1.17], ("too slow", None)),
+        ([1.2, 1.19, 1.21, 1.18, 1.17], ("no progress", None)),
+        ([1.2, 1.1, 1.05, 1.02, 1.01], ("no progress", None)),
+        ([1.2, 9.0, 0.9, 0.9, 9.0], ("diverges", 1)),  # spikes
         ([1.2, 1.5, 3.0, 9.0, 30.0], ("diverges", 2)),
         ([0.9, 50.0, 0.99, 1.1, 1.05], ("diverges", 1)),  # it settles at guessing
         ([1.2, 5.0, math.nan, math.nan, math.nan], ("diverges", 2)),
@@ -159,16 +162,23 @@ def test_candidates_are_runs_of_fit(run: Run) -> None:
 def test_suggested_command_trains_what_was_tried(run: Run) -> None:
     settings = (*SMALL, "--model.loss", "squared", "--seed_everything", 3, "--model.activation", "relu")
     output, _ = run("find_lr", *settings, "--grid", "[0.01,0.1,10]", "--updates", 60)
-    suggested = re.search(r"^next +(python -m mnist_mlp fit .*)$", output, re.M)[1]
-    run(*shlex.split(suggested)[3:], "--trainer.max_steps", 61, "--trainer.log_every_n_steps", 1)
-    gamma_0 = re.search(r"^gamma_0 = (\S+)$", output, re.M)[1]
-    found = [value for _, value in events(RUNS / "find_lr_0" / f"gamma={gamma_0}")["find_lr/loss"]]
+    words = shlex.split(re.search(r"^next +python -m mnist_mlp (fit .*)$", output, re.M)[1])
+    run(*words, "--trainer.max_steps", 61, "--trainer.log_every_n_steps", 1)
+    lr = words[words.index("--model.lr") + 1]
+    found = [value for _, value in events(RUNS / "find_lr_0" / f"gamma={float(lr):g}")["find_lr/loss"]]
     assert [value for _, value in events(RUNS / "version_0")["train/loss"]] == pytest.approx(found, rel=1e-3)
+
+
+@pytest.mark.parametrize("grid", ["[0.03]", "[0.03,1000]"])
+def test_grid_is_continued_until_ten_times_does_not_work(grid: str, run: Run) -> None:
+    output, _ = run("find_lr", *SMALL, "--grid", grid, "--refine", 0)
+    assert "\ngamma_0 = 0.3\n" in output
+    assert re.search(r"^ +3 .* diverges", output, re.M)
 
 
 @pytest.mark.parametrize(
     ("grid", "part"),
-    [("[100000,1e6]", "give smaller ones"), ("[1e-7,1e-6]", "give larger ones"), ("[0.03]", "works too")],
+    [("[100000,1e30]", "smaller ones"), ("[1e-7,1e-6]", "larger ones"), ("[1e-6,1e6]", "ones in between")],
 )
 def test_grid_without_gamma_0(grid: str, part: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
@@ -177,6 +187,7 @@ def test_grid_without_gamma_0(grid: str, part: str, run: Run, capsys: pytest.Cap
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert "--grid" in line
     assert part in line
+    assert {"find_lr.csv", "find_lr.png", "settings.yaml"} <= {path.name for path in (RUNS / "find_lr_0").iterdir()}
 
 
 def test_solution_1_on_mnist(mnist_dir: Path, run: Run) -> None:
@@ -195,3 +206,26 @@ def test_solution_1_on_mnist(mnist_dir: Path, run: Run) -> None:
 def test_cross_entropy_on_mnist(mnist_dir: Path, run: Run) -> None:
     output, _ = run("find_lr", "--data.data_dir", mnist_dir, "--model.loss", "cross_entropy", "--refine", 0)
     assert "\ngamma_0 = 1\n" in output
+
+
+def test_settings_of_a_run_of_fit_are_taken(run: Run) -> None:
+    run("fit", *SMALL, "--model.lr", 0.3, "--trainer.max_steps", 1, "--seed_everything", 5)
+    run("find_lr", "--config", RUNS / "version_0" / "config.yaml", "--grid", "[0.1]", "--refine", 0)
+    settings = yaml.safe_load((RUNS / "find_lr_0" / "settings.yaml").read_text())
+    assert settings["model"]["hidden"] == [20]
+    assert settings["data"]["batch_size"] == 1000
+    assert settings["data"]["seed"] == 5
+    assert settings["data"]["dataset"] == "digits"
+    assert settings["grid"] == [0.1]
+
+
+def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StackedSGD, "step", interrupt)
+    with pytest.raises(SystemExit) as end:
+        run("find_lr", *SMALL)
+    assert end.value.code == 130
+    assert "stopped" in capsys.readouterr().err
+    assert not RUNS.exists()

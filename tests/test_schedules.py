@@ -1,11 +1,12 @@
 """Step-size rules: their sequences, the plateau rule's decisions, and runs under each of them."""
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import SMALL, assert_same_parameters, checkpoint, scalars
+from conftest import RUNS, SMALL, assert_same_parameters, checkpoint, scalars
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
@@ -161,16 +162,33 @@ def test_a_schedule_changes_the_step_size_of_another_optimizer_too(run: Run) -> 
     )
 
 
-@pytest.mark.parametrize("every", [25, 7])
-def test_a_divergent_run_ends_with_one_line(every: int, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("every", [25, 7, 1])
+def test_a_divergent_run_ends_soon_with_one_line(
+    every: int, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    updates = []
+    update = MLPClassifier.update
+    monkeypatch.setattr(MLPClassifier, "update", lambda self, gradient: updates.append(1) or update(self, gradient))
+    options = ("--model.lr", 1e6, "--model.schedule", "inverse_sqrt", "--trainer.log_every_n_steps", every)
     with pytest.raises(SystemExit) as end:
-        run("fit", *SMALL, "--model.lr", 1e6, "--trainer.log_every_n_steps", every)
+        run("fit", *SMALL, *options)
     assert end.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert "not finite at update " in line
-    assert "step size 1e+06" in line
-    assert "python -m mnist_mlp find_lr" in line
+    k = int(re.search(r"not finite at update (\d+)", line)[1])
+    assert k < len(updates) <= k + every
+    assert f"with step size {1e6 * RULES['inverse_sqrt'](k):g}:" in line
+    assert "python -m mnist_mlp find_lr --model.hidden '[20]' --data.source digits --data.batch_size 1000" in line
     assert "no checkpoint was saved" in line
+
+
+def test_parameters_that_are_not_finite_are_never_saved(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """One update, whose loss is finite and whose step is not."""
+    options = ("--model.lr", 3e38, "--model.loss", "squared", "--model.schedule", "cosine", "--model.hidden", "[]")
+    with pytest.raises(SystemExit) as end:
+        run("fit", *SMALL, *options, "--trainer.max_steps", 1, "--trainer.limit_val_batches", 0)
+    assert end.value.code == 1
+    assert "a parameter is not finite after update 0, with step size 3e+38" in capsys.readouterr().err
+    assert not list(RUNS.rglob("*.ckpt"))
 
 
 def test_the_last_good_checkpoint_survives_divergence_and_is_named(

@@ -1,0 +1,54 @@
+"""What the settings of a command cannot be together."""
+
+import torch
+from jsonargparse import Namespace
+
+from mnist_mlp.commands import METHODOLOGY, has_part
+from mnist_mlp.parser import UserError
+
+
+def check_settings(command: str, config: Namespace, words: list[str]) -> None:
+    """Refuses what would have no effect, or an effect that nobody wants.
+
+    Args:
+        command: Its name.
+        config: Its settings.
+        words: The command line; files of settings may hold more than a command uses.
+
+    Raises:
+        UserError: Names the option.
+    """
+    for word in words:
+        option = word.removeprefix("--").split("=")[0]
+        if word.startswith("--") and command in METHODOLOGY and not has_part(command, option):
+            raise UserError(f"--{option} has no part in {command}: leave it out")
+    if config.trainer.precision == "16-mixed":
+        raise UserError("--trainer.precision 16-mixed scales losses, explicit gradients do not: use bf16-mixed")
+    if config.model.lr > torch.finfo(torch.float32).max:
+        raise UserError(
+            f"--model.lr {config.model.lr:g} is no number in float32: find_lr finds a step size that works"
+        )
+    if config.trainer.overfit_batches:
+        raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
+    if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
+        raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
+    if command == "fit":
+        check_schedule(config)
+
+
+def check_schedule(config: Namespace) -> None:
+    """Refuses what --model.schedule cannot work with.
+
+    Raises:
+        UserError: Names the options.
+    """
+    schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer
+    if config.lr_scheduler and config.model.schedule != "constant":
+        raise UserError(f"{schedule} and --lr_scheduler cannot both change the step size: leave one out")
+    if config.model.schedule == "cosine" and trainer.max_epochs == trainer.max_steps == -1:
+        raise UserError(f"{schedule} needs a budget: give --trainer.max_epochs or --trainer.max_steps")
+    if config.model.schedule == "plateau":
+        if config.data.val_size == 0 or trainer.limit_val_batches == 0:
+            raise UserError(f"{schedule} needs validation images: give --data.val_size")
+        if trainer.check_val_every_n_epoch != 1:
+            raise UserError(f"{schedule} needs --trainer.check_val_every_n_epoch 1: it counts epochs")

@@ -1,0 +1,86 @@
+"""What is logged of the updates, without a call per update, and the end of a run that diverges."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mnist_mlp.commands import with_settings
+
+
+class TrainingError(RuntimeError):
+    """Training has failed though nothing was wrong with the arguments; the message says in one line what to do."""
+
+
+class UpdateLog(Callback):
+    """Logs the mean loss and the step size of every update, every `log_every_n_steps` updates, and finds divergence.
+
+    Losses gather on the device: a call of `log` takes a sizeable part of an update, and to see whether a loss is
+    finite waits for the device. What has gathered is written before a checkpoint is saved, because a resumed run goes
+    on from there; and no parameters that are not finite are saved.
+
+    Raises:
+        TrainingError: A loss or a parameter is not finite.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Has nothing to log."""
+        self.lr = 0.0  # of the newest update
+        self.losses: list[Tensor] = []  # of the updates since their mean was logged
+        self.lrs: list[float] = []  # of the updates since they were written
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keeps the step size of the update, which may change after it."""
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.lrs.append(self.lr)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        """Keeps the loss, and logs when it is time."""
+        self.losses.append(outputs["loss"])
+        # A run that is never logged is still looked at, once an epoch.
+        if trainer.global_step % (trainer.log_every_n_steps or trainer.num_training_batches) == 0:
+            self.check_losses(trainer, pl_module)
+            pl_module.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True)
+            self.losses.clear()
+            self.write_step_sizes(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lets only a run be saved that has not diverged, and writes what has gathered."""
+        self.check_losses(trainer, pl_module)
+        if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+            what = f"a parameter is not finite after update {trainer.global_step - 1}"
+            raise self.divergence(trainer, pl_module, what, self.lr)
+        self.write_step_sizes(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes what has gathered."""
+        self.check_losses(trainer, pl_module)
+        self.write_step_sizes(trainer)
+
+    def write_step_sizes(self, trainer: Trainer) -> None:
+        """Writes each at the number of its update, counted from 0."""
+        for k, lr in enumerate(self.lrs, start=trainer.global_step - len(self.lrs)):
+            for logger in trainer.loggers:
+                logger.log_metrics({"lr": lr}, step=k)
+        self.lrs.clear()
+
+    def check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the run if a loss that has gathered is not finite."""
+        finite = torch.stack(self.losses).isfinite() if self.losses else torch.ones(0)
+        if not finite.all():
+            back = len(finite) - int(finite.logical_not().nonzero()[0])
+            what = f"the loss is not finite at update {trainer.global_step - back}"
+            raise self.divergence(trainer, pl_module, what, self.lrs[-back])
+
+    @staticmethod
+    def divergence(trainer: Trainer, pl_module: LightningModule, what: str, lr: float) -> TrainingError:
+        """The error that says what has happened, what to do, and what is left."""
+        saved = [each.best_model_path for each in trainer.checkpoint_callbacks]
+        saved = [path for path in saved if path and Path(path).is_file()]
+        left = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before"
+        remedy = with_settings("find_lr", pl_module, trainer.datamodule)
+        return TrainingError(f"diverged: {what}, with step size {lr:g}: `{remedy}` finds one that works; {left}")
