@@ -25,9 +25,7 @@ def check_settings(command: str, config: Namespace, words: list[str]) -> None:
     if config.trainer.precision == "16-mixed":
         raise UserError("--trainer.precision 16-mixed scales losses, explicit gradients do not: use bf16-mixed")
     if config.model.lr > torch.finfo(torch.float32).max:
-        raise UserError(
-            f"--model.lr {config.model.lr:g} is no number in float32: find_lr finds a step size that works"
-        )
+        raise UserError(f"--model.lr {config.model.lr:g} is no number in float32: use find_lr")
     if config.trainer.overfit_batches:
         raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
     if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):

@@ -1,6 +1,7 @@
 """The LightningModule: explicit gradients by manual optimization."""
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any, Literal
 
