@@ -69,4 +69,6 @@ def with_settings(
 
 def plain(value: object) -> str:
     """A setting as it is typed."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value).replace(" ", "")

@@ -349,3 +349,11 @@ def test_two_processes_are_one_with_twice_the_batch(run: Run) -> None:
         assert (two["state_dict"][name] - parameter).norm() <= 1e-5 * parameter.norm()
     for tag in ("train/loss", "val/loss", "val/accuracy"):
         assert [value for _, value in scalars(1)[tag]] == pytest.approx([value for _, value in scalars(0)[tag]], 1e-4)
+
+
+def test_two_processes_that_diverge_say_so_once(run: Run) -> None:
+    options = ("--trainer.devices", 2, "--trainer.accelerator", "cpu", "--model.lr", 1e6)
+    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *options))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 1
+    assert result.stderr.count("error: diverged:") == 1

@@ -96,6 +96,11 @@ def test_the_plateau_after_the_last_reduction_is_the_end(max_decays: int, epochs
 STUCK = ("--model.lr", 1e-9, "--model.schedule", "plateau", "--model.monitor", "accuracy", "--model.patience", 1)
 
 
+def test_a_plateau_counts_epochs_however_often_they_are_validated(run: Run) -> None:
+    run("fit", *SMALL, *STUCK, "--model.max_decays", 1, "--trainer.max_epochs", 9, "--trainer.val_check_interval", 0.2)
+    assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([1e-9, 1e-9, 5e-10])
+
+
 def test_a_run_stops_by_itself_after_its_reductions(run: Run) -> None:
     output, _ = run("fit", *SMALL, *STUCK, "--model.decay", 0.25, "--model.max_decays", 2, "--trainer.max_epochs", 50)
     assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([1e-9, 1e-9, 2.5e-10, 6.25e-11])
