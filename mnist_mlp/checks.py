@@ -1,9 +1,14 @@
-"""What the settings of a command cannot be together."""
+"""What the settings of a command cannot be, alone or together."""
+
+from collections.abc import Iterable
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mnist_mlp.commands import METHODOLOGY, has_part
+from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.parser import UserError
 
 
@@ -50,3 +55,27 @@ def check_schedule(config: Namespace) -> None:
             raise UserError(f"{schedule} needs validation images: give --data.val_size")
         if trainer.check_val_every_n_epoch != 1:
             raise UserError(f"{schedule} needs --trainer.check_val_every_n_epoch 1: it counts epochs")
+
+
+def distinct(option: str, values: Iterable[float]) -> list[float]:
+    """The values given to an option, in order and each once.
+
+    Raises:
+        MisconfigurationException: There are none.
+    """
+    values = sorted({int(value) if isinstance(value, int) else float(value) for value in values})
+    if not values:
+        raise MisconfigurationException(f"{option} is empty: give a list such as [0.1,1]")
+    return values
+
+
+def check_comparable(trainer: Trainer, datamodule: MNISTDataModule) -> None:
+    """Refuses to compare without validation images (the test set chooses nothing), or for no or endless epochs.
+
+    Raises:
+        MisconfigurationException: `val_size` is 0, or `max_epochs` is not above 0.
+    """
+    if datamodule.hparams.val_size == 0:
+        raise MisconfigurationException("--data.val_size is 0: what is best is chosen on validation images")
+    if trainer.max_epochs is None or trainer.max_epochs < 1:
+        raise MisconfigurationException(f"--trainer.max_epochs is {trainer.max_epochs}: it must be 1 or more")

@@ -16,12 +16,13 @@ from torch import nn
 from tqdm import tqdm
 
 from mnist_mlp.batches import Batches
+from mnist_mlp.checks import check_comparable, distinct
 from mnist_mlp.classifier import MLPClassifier, StepSize
 from mnist_mlp.commands import with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.digits import TRAIN_SIZE
 from mnist_mlp.gradient import Loss, loss_and_accuracy, loss_and_gradient
-from mnist_mlp.report import STYLES, Report, Row, check_comparable, distinct, set_up
+from mnist_mlp.report import STYLES, Report, Row
 from mnist_mlp.stacked import StackedSGD
 from mnist_mlp.update_log import TrainingError
 
@@ -83,7 +84,7 @@ def compare_batch_sizes(
     training = TRAIN_SIZE - datamodule.hparams.val_size
     if sizes[-1] > training:
         raise MisconfigurationException(f"--batch_sizes {sizes[-1]}: there are only {training} training images")
-    set_up(trainer, datamodule)
+    datamodule.set_up_for(trainer)
     net, loss_fn = model.net.to(trainer.strategy.root_device), model.loss_fn
     losses: dict[int, list[float]] = {}
     best: dict[int, float] = {}

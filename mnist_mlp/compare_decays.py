@@ -5,10 +5,11 @@ from itertools import pairwise
 from jsonargparse.typing import OpenUnitInterval
 from lightning.pytorch import Trainer
 
+from mnist_mlp.checks import check_comparable, distinct
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.commands import with_settings
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.report import Report, check_comparable, distinct, set_up
+from mnist_mlp.report import Report
 from mnist_mlp.runs import Point, budget, draw, train
 from mnist_mlp.update_log import TrainingError
 
@@ -39,7 +40,7 @@ def compare_decays(
     """
     decays = distinct("--decays", decays)[::-1]
     check_comparable(trainer, datamodule)
-    set_up(trainer, datamodule)
+    datamodule.set_up_for(trainer)
     report = Report(trainer, "compare_decays")
     report.settings(model, datamodule, epochs=trainer.max_epochs, precision=trainer.precision, decays=decays)
     settings = {decay: {"schedule": "plateau", "decay": decay} for decay in decays}

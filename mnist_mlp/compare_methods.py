@@ -2,10 +2,11 @@
 
 from lightning.pytorch import Trainer
 
+from mnist_mlp.checks import check_comparable, distinct
 from mnist_mlp.classifier import MLPClassifier, StepSize
 from mnist_mlp.commands import with_settings
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.report import Report, Row, check_comparable, distinct, set_up
+from mnist_mlp.report import Report, Row
 from mnist_mlp.runs import Point, budget, draw, train
 from mnist_mlp.update_log import TrainingError
 
@@ -44,7 +45,7 @@ def compare_methods(
     """
     lrs = distinct("--grid", grid)
     check_comparable(trainer, datamodule)
-    set_up(trainer, datamodule)
+    datamodule.set_up_for(trainer)
     report = Report(trainer, "compare_methods")
     report.settings(model, datamodule, epochs=trainer.max_epochs, precision=trainer.precision, grid=lrs)
     best: dict[str, float] = {}

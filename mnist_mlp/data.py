@@ -115,7 +115,7 @@ class MNISTDataModule(LightningDataModule):
             self.test_set = self.normalise(images, labels)
 
     def set_up_for(self, trainer: Trainer) -> None:
-        """Brings training and validation images onto the device of a trainer that is not going to fit itself.
+        """Brings training and validation images onto the device of a trainer that will not fit, and names them.
 
         Raises:
             DataError: As in `prepare_data`.
@@ -123,6 +123,7 @@ class MNISTDataModule(LightningDataModule):
         self.trainer = trainer
         self.prepare_data()
         self.setup("fit")
+        print(f"{'data set':<11} {self.description}", flush=True)
 
     @property
     def description(self) -> str:

@@ -14,11 +14,12 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mnist_mlp.checks import distinct
 from mnist_mlp.classifier import Batch, MLPClassifier, StepSize
 from mnist_mlp.commands import with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.gradient import Loss
-from mnist_mlp.report import Report, Row, distinct, set_up
+from mnist_mlp.report import Report, Row
 from mnist_mlp.stacked import StackedSGD
 from mnist_mlp.update_log import TrainingError
 
@@ -128,7 +129,7 @@ def find_lr(
         TrainingError: No step size of the grid works.
     """
     lrs = distinct("--grid", grid)
-    set_up(trainer, datamodule)
+    datamodule.set_up_for(trainer)
     net, loss_fn = model.net.to(trainer.strategy.root_device), model.loss_fn
     guessing = guessing_loss(loss_fn)
     trials: dict[float, Trial] = {}

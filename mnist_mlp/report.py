@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
@@ -110,40 +109,6 @@ class Report:
         for path in sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png")]):
             print(f"{'written':<11} {path}")
         print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
-
-
-def distinct(option: str, values: Iterable[float]) -> list[float]:
-    """The values given to an option, in order and each once.
-
-    Raises:
-        MisconfigurationException: There are none.
-    """
-    values = sorted({int(value) if isinstance(value, int) else float(value) for value in values})
-    if not values:
-        raise MisconfigurationException(f"{option} is empty: give a list such as [0.1,1]")
-    return values
-
-
-def set_up(trainer: Trainer, datamodule: MNISTDataModule) -> None:
-    """Brings the images onto the trainer's device, and says which they are.
-
-    Raises:
-        DataError: They are not to be had.
-    """
-    datamodule.set_up_for(trainer)
-    print(f"{'data set':<11} {datamodule.description}", flush=True)
-
-
-def check_comparable(trainer: Trainer, datamodule: MNISTDataModule) -> None:
-    """Refuses to compare without validation images (the test set chooses nothing), or for no or endless epochs.
-
-    Raises:
-        MisconfigurationException: `val_size` is 0, or `max_epochs` is not above 0.
-    """
-    if datamodule.hparams.val_size == 0:
-        raise MisconfigurationException("--data.val_size is 0: what is best is chosen on validation images")
-    if trainer.max_epochs is None or trainer.max_epochs < 1:
-        raise MisconfigurationException(f"--trainer.max_epochs is {trainer.max_epochs}: it must be 1 or more")
 
 
 def text_of(value: object) -> str:
