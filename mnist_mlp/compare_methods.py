@@ -70,8 +70,10 @@ def compare_methods(
         draw(panels, {f"{method}, γ₀ = {best[method]:g}": each for method, each in curves.items()}, model.hparams.loss)
     winner = min(curves, key=lambda method: curves[method][-1].loss)
     full, schedule = METHODS[winner]
-    size = len(datamodule.train_set[0]) if full else datamodule.hparams.batch_size
-    words = with_settings("fit", model, datamodule, lr=best[winner], schedule=schedule, batch_size=size)
+    changes = {"batch_size": len(datamodule.train_set[0])} if full else {}
+    if schedule == "plateau":
+        changes["max_decays"] = trainer.max_epochs
+    words = with_settings("fit", model, datamodule, lr=best[winner], schedule=schedule, **changes)
     print(f"\nlowest validation loss at the end: {winner}")
     report.close({"next": f"{words} {budget(trainer)}"})
     return best

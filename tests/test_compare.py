@@ -90,7 +90,7 @@ def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
 
 
 def test_methods(run: Run) -> None:
-    run("compare_methods", *SMALL, "--grid", "[0.1,1e9]", "--trainer.max_epochs", 2)
+    output, _ = run("compare_methods", *SMALL, "--grid", "[0.1,1e9]", "--trainer.max_epochs", 2)
     rows = table("methods", "compare_methods")
     methods = ["full_gradient", "sgd_constant", "sgd_inverse_sqrt", "sgd_plateau"]
     assert [row["method"] for row in rows] == methods
@@ -103,6 +103,9 @@ def test_methods(run: Run) -> None:
     assert curves[0]["train/objective"][-1][1] < starts.pop()[1]
     assert float(rows[1]["f(u)"]) < float(rows[0]["f(u)"])
     assert (RUNS / "compare_methods_0" / "methods.png").read_bytes().startswith(b"\x89PNG")
+    run(*suggested(output))
+    winner = min(rows, key=lambda row: float(row["val/loss"]))
+    assert events(RUNS / "version_0")["val/loss"][-1][1] == pytest.approx(float(winner["val/loss"]), rel=1e-4)
 
 
 def test_methods_that_diverge_are_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
