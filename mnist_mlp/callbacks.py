@@ -171,5 +171,6 @@ class ClosingSummary(Callback):
     def plateaus(scheduler: Plateau) -> str:
         """How often the step size was reduced, and whether that ended the run."""
         reductions = min(scheduler.plateaus, scheduler.max_decays)
-        text = f"reduced {reductions} times by {scheduler.factor:g}, at plateaus of {scheduler.monitor}"
+        times = "once" if reductions == 1 else f"{reductions} times"
+        text = f"reduced {times} by {scheduler.factor:g}, at plateaus of {scheduler.monitor}"
         return f"{text}; the next plateau ended the run" if scheduler.exhausted else text

@@ -62,9 +62,13 @@ class Curve(Callback):
         self.bar.update()
 
     def record(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        """Adds a point."""
-        objective, _ = loss_and_accuracy(pl_module.net, pl_module.loss_fn, self.train)
-        loss, accuracy = loss_and_accuracy(pl_module.net, pl_module.loss_fn, self.val)
+        """Adds a point, computed in the precision of the run."""
+        precision = trainer.precision_plugin
+        with precision.val_step_context():
+            (objective, _), (loss, accuracy) = (
+                loss_and_accuracy(pl_module.net, pl_module.loss_fn, map(precision.convert_input, part))
+                for part in (self.train, self.val)
+            )
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         self.points.append(Point(epoch, trainer.global_step, lr, objective, loss, accuracy))
         trainer.logger.log_metrics({"train/objective": objective}, step=max(trainer.global_step - 1, 0))

@@ -17,9 +17,9 @@ Error = Callable[..., str]
 SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_size", 1000))
 
 
-def table(name: str, command: str) -> list[dict[str, str]]:
+def table(name: str, command: str, number: int = 0) -> list[dict[str, str]]:
     """A table that a command has written."""
-    with (RUNS / f"{command}_0" / f"{name}.csv").open() as file:
+    with (RUNS / f"{command}_{number}" / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
 
 
@@ -127,13 +127,17 @@ def test_batch_sizes_that_diverge_after_the_budget(run: Run, capsys: pytest.Capt
 
 
 def test_precision_is_that_of_the_runs(run: Run) -> None:
-    options = ("--decays", "[0.5]", "--trainer.max_epochs", 1)
-    run("compare_decays", *SMALL, *options)
-    output, _ = run("compare_decays", *SMALL, *options, "--trainer.precision", "bf16-mixed")
-    losses = [events(RUNS / f"compare_decays_{i}" / "decay_0.5")["val/loss"][0][1] for i in (0, 1)]
+    losses = []
+    for i, precision in enumerate(("32-true", "bf16-mixed", "64-true")):
+        options = ("--decays", "[0.5]", "--trainer.max_epochs", 1, "--trainer.precision", precision)
+        output, _ = run("compare_decays", *SMALL, *options)
+        (row,) = table("decays", "compare_decays", i)
+        logged = events(RUNS / f"compare_decays_{i}" / "decay_0.5")["val/loss"][0][1]
+        assert float(row["val/loss"]) == pytest.approx(logged, rel=1e-5)
+        losses.append(logged)
+        assert (precision == "32-true") != (suggested(output)[-2:] == ["--trainer.precision", precision])
     assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert suggested(output)[-2:] == ["--trainer.precision", "bf16-mixed"]
+    assert losses == pytest.approx([losses[0]] * 3, rel=0.05)
 
 
 def test_suggested_command_keeps_every_setting_as_it_is() -> None:
