@@ -1,0 +1,371 @@
+"""How fast `fit` is: beside the notebook's loop, a plain loop, what one writes first in Lightning, and the floor.
+
+    python -m mnist_mlp.benchmark --help
+
+Every way trains the same network on images of MNIST's number and form, with the same batch size and step size. They
+take turns in one process; a figure is the median over the turns, a ratio the median of the ratios within a turn.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torchvision
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from mnist_mlp.batches import Batches
+from mnist_mlp.classifier import Batch
+from mnist_mlp.cli import main as command_line
+from mnist_mlp.data import MEAN, STD
+from mnist_mlp.gradient import loss_and_gradient
+from mnist_mlp.network import MLP
+
+IMAGES = 60_000
+TURNS = 5
+IMPORTS = "import lightning.pytorch.cli, torchvision"
+LR, LOSS = 0.1, nn.MSELoss()
+
+
+@dataclass
+class Setting:
+    """What all ways have in common.
+
+    Args:
+        epochs: Passes through the images in one turn.
+        device: Where to train.
+        batch_size: Images per update.
+        hidden: Units of the hidden layer.
+        images: (60000, 28, 28) uint8 on the CPU.
+        labels: (60000,) int64 on the CPU.
+    """
+
+    epochs: int
+    device: torch.device
+    batch_size: int
+    hidden: int
+    images: Tensor
+    labels: Tensor
+
+    def network(self) -> MLP:
+        """A new network on the device."""
+        return MLP((self.hidden,)).to(self.device)
+
+    def batches(self) -> Batches:
+        """The images and one-hot labels on the device, in batches."""
+        x = self.images.to(self.device).float().unsqueeze(1).div_(255).sub_(MEAN).div_(STD)
+        return Batches(x, nn.functional.one_hot(self.labels.to(self.device), 10).float(), self.batch_size, seed=0)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after all work on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+class Digits(Dataset):
+    """As torchvision's MNIST: an image of Pillow's and a label at a time, each transformed when asked for."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.images, self.labels = setting.images, setting.labels
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = Image.fromarray(self.images[index].numpy(), mode="L")
+        return self.transform(image), torch.eye(10)[int(self.labels[index])].view(-1)
+
+
+def notebook(setting: Setting) -> float:
+    """The notebook's cell as it stands, its batches moved to the device; gives the seconds of an epoch."""
+    loader = DataLoader(Digits(setting), batch_size=setting.batch_size, shuffle=True, num_workers=1)
+    net, losses = setting.network(), []
+    started = clock(setting.device)
+    for images, labels in loader:
+        x, y = images.to(setting.device), labels.to(setting.device)
+        loss = LOSS(net(x), y)
+        gradient = torch.autograd.grad(loss, list(net.parameters()))
+        losses.append(loss.item())
+        with torch.no_grad():
+            for variable, derivative in zip(net.parameters(), gradient, strict=True):
+                variable.copy_(variable - LR * derivative)
+    return clock(setting.device) - started
+
+
+def plain(setting: Setting) -> float:
+    """The same update in a plain loop over tensors in memory, without logging."""
+    net, batches = setting.network(), setting.batches()
+    started = clock(setting.device)
+    for epoch in range(setting.epochs):
+        batches.set_epoch(epoch)
+        for x, y in batches:
+            _, gradient = loss_and_gradient(net, LOSS, x, y)
+            with torch.no_grad():
+                for variable, derivative in zip(net.parameters(), gradient, strict=True):
+                    variable.copy_(variable - LR * derivative)
+    return (clock(setting.device) - started) / setting.epochs
+
+
+class FirstModule(LightningModule):
+    """Manual optimization as one writes it first: what is to be seen is logged every step."""
+
+    def __init__(self, net: MLP) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.net = net
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        x, y = batch
+        loss = LOSS(self.net(x), y)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.log("train/loss", loss, prog_bar=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=LR)
+
+
+class TrainingTime(Callback):
+    """Takes the seconds of the training epochs without their validation, and of all that a run does between."""
+
+    newest: "TrainingTime"
+
+    def __init__(self) -> None:
+        self.training = self.run = 0.0  # seconds
+        TrainingTime.newest = self
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of the run."""
+        self.began = clock(pl_module.device)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of the epoch."""
+        self.started = clock(pl_module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stops the clock of the epoch after its last update."""
+        if trainer.is_last_batch:
+            self.training += clock(pl_module.device) - self.started
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of the run, and takes both for as many updates as an epoch of IMAGES has."""
+        self.run = clock(pl_module.device) - self.began
+        share = math.ceil(IMAGES / trainer.train_dataloader.whole_batch_size) / trainer.global_step
+        self.training, self.run = share * self.training, share * self.run
+
+
+def first_lightning(setting: Setting) -> float:
+    """What one writes first in Lightning, over tensors in memory, with its progress bar, logger and checkpoints."""
+    with tempfile.TemporaryDirectory() as folder, silence():
+        trainer = Trainer(
+            max_epochs=setting.epochs,
+            accelerator=setting.device.type,
+            devices=1,
+            default_root_dir=folder,
+            callbacks=[TrainingTime()],
+            enable_model_summary=False,
+        )
+        trainer.fit(FirstModule(setting.network()), setting.batches())
+    return TrainingTime.newest.training
+
+
+def fit_words(setting: Setting) -> list[str]:
+    """`fit` with everything on, as a user types it, on the embedded digits."""
+    words = f"fit --data.source digits --data.batch_size {setting.batch_size} --model.hidden [{setting.hidden}]"
+    return f"{words} --trainer.max_epochs {setting.epochs} --trainer.accelerator {setting.device.type}".split()
+
+
+def fit(setting: Setting) -> tuple[float, float]:
+    """`fit`: seconds of an epoch, without and with its validation and checkpoints."""
+    with tempfile.TemporaryDirectory() as folder, silence():
+        own = ["--trainer.callbacks", "mnist_mlp.benchmark.TrainingTime", "--trainer.enable_progress_bar", "true"]
+        command_line([*fit_words(setting), "--trainer.default_root_dir", folder, *own])
+    return TrainingTime.newest.training, TrainingTime.newest.run
+
+
+def floor(setting: Setting) -> float:
+    """What no way can beat: on a CPU an epoch's matrix products alone, on CUDA its updates in one captured graph."""
+    batches = setting.batches()
+    step = captured_update(setting, batches) if setting.device.type == "cuda" else products(setting, batches)
+    started = clock(setting.device)
+    for _ in range(setting.epochs * len(batches)):
+        step()
+    return (clock(setting.device) - started) / setting.epochs
+
+
+def products(setting: Setting, batches: Batches) -> Callable[[], None]:
+    """The matrix products of an update, into outputs that are there already."""
+    x, y = next(iter(batches))
+    net = setting.network()
+    w1, w2 = net.fc1.weight.detach(), net.fc2.weight.detach()
+    x, hidden, output = x.flatten(1), x.new_empty(len(x), setting.hidden), torch.empty_like(y)
+    of_hidden, of_w1, of_w2 = torch.rand_like(hidden), torch.empty_like(w1), torch.empty_like(w2)
+
+    def step() -> None:
+        torch.mm(x, w1.t(), out=hidden)
+        torch.mm(hidden, w2.t(), out=output)
+        torch.mm(y.t(), hidden, out=of_w2)
+        torch.mm(y, w2, out=of_hidden)
+        torch.mm(of_hidden.t(), x, out=of_w1)
+
+    return step
+
+
+def captured_update(setting: Setting, batches: Batches) -> Callable[[], None]:
+    """One update from a batch that stays where it is, captured in a CUDA graph."""
+    x, y = next(iter(batches))
+    net = setting.network()
+
+    def update() -> None:
+        _, gradient = loss_and_gradient(net, LOSS, x, y)
+        with torch.no_grad():
+            for variable, derivative in zip(net.parameters(), gradient, strict=True):
+                variable.sub_(derivative, alpha=LR)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is allocated and chosen once must not be captured
+        for _ in range(3):
+            update()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        update()
+    return graph.replay
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing on the terminal."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def command(words: list[str], folder: str) -> float:
+    """Wall time of a command in a new process, in seconds."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, check=True)
+    return time.perf_counter() - started
+
+
+def measure(setting: Setting) -> dict[str, list[float]]:
+    """Seconds of each way, one for each turn."""
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(-1, TURNS):
+            print(f"\rturn {turn + 1} of {TURNS}", end="", file=sys.stderr, flush=True)
+            training, run = fit(setting)
+            taken = {
+                "plain": plain(setting),
+                "lightning": first_lightning(setting),
+                "fit": training,
+                "fit_with_validation": run,
+                "floor": floor(setting),
+            }
+            if turn < 0:  # the first one warms up
+                continue
+            taken["notebook"] = notebook(setting)
+            taken["fit_command"] = command(["-m", "mnist_mlp", *fit_words(setting)], folder)
+            taken["imports"] = command(["-c", IMPORTS], folder)
+            for way, value in taken.items():
+                seconds.setdefault(way, []).append(value)
+    print(file=sys.stderr)
+    return seconds
+
+
+def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median seconds of each way, and median, lowest and highest of its ratio to the floor within a turn."""
+    result = {}
+    for way in ("notebook", "plain", "lightning", "fit", "fit_with_validation", "floor", "fit_command", "imports"):
+        result[way] = {"seconds": statistics.median(seconds[way])}
+        if way not in ("fit_command", "imports"):
+            ratios = [own / lowest for own, lowest in zip(seconds[way], seconds["floor"], strict=True)]
+            result[way]["ratio_to_floor"] = statistics.median(ratios)
+            result[way]["lowest_ratio"], result[way]["highest_ratio"] = min(ratios), max(ratios)
+    return result
+
+
+def main() -> None:
+    """Measures, prints a table, and writes JSON if asked to."""
+    parser = argparse.ArgumentParser("python -m mnist_mlp.benchmark", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each way in a turn (default: 2)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batch-size", type=int, default=200, help="images per update (default: 200)")
+    parser.add_argument("--hidden", type=int, default=500, help="units of the hidden layer (default: 500)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    words = parser.parse_args()
+    for name in ("epochs", "batch_size", "hidden"):
+        if getattr(words, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be 1 or more")
+    if words.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is none here")
+    torch.manual_seed(0)
+    images = torch.randint(256, (IMAGES, 28, 28), dtype=torch.uint8)
+    labels = torch.randint(10, (IMAGES,))
+    device = torch.device(words.device)
+    figures = summary(measure(Setting(words.epochs, device, words.batch_size, words.hidden, images, labels)))
+    figures["versions"] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "lightning": lightning.__version__,
+    }
+    name = torch.cuda.get_device_name() if words.device == "cuda" else processor()
+    figures["hardware"] = {"device": name, "threads": torch.get_num_threads()}
+    figures["setting"] = {
+        "epochs": words.epochs,
+        "batch_size": words.batch_size,
+        "hidden": words.hidden,
+        "turns": TURNS,
+    }
+    print(table(figures))
+    if words.json:
+        words.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as text."""
+    lines = [f"{'way':<21}{'s/epoch':>9}{'to floor':>10}   lowest to highest"]
+    for way, values in figures.items():
+        if "ratio_to_floor" in values:
+            spread = f"{values['lowest_ratio']:.2f} to {values['highest_ratio']:.2f}"
+            lines.append(f"{way:<21}{values['seconds']:>9.4g}{values['ratio_to_floor']:>10.2f}   {spread}")
+    lines.append(f"whole fit command: {figures['fit_command']['seconds']:.1f} s")
+    lines.append(f"python -c '{IMPORTS}': {figures['imports']['seconds']:.1f} s")
+    parts = {**figures["hardware"], **figures["setting"], **figures["versions"]}
+    return "\n".join([*lines, ", ".join(f"{name} {value}" for name, value in parts.items())])
+
+
+if __name__ == "__main__":
+    from mnist_mlp import benchmark  # the module that `fit` imports TrainingTime from, not a second one
+
+    benchmark.main()
