@@ -50,7 +50,8 @@ class Batches:
             # Counted before it is handed out: a checkpoint saved after its update must not see it again.
             self.position = k + 1
             mine = batches[k][self.rank :: self.world_size]
-            yield self.images[mine], self.targets[mine]
+            # Indexing with [mine] gives the same, three times as slowly on a CPU.
+            yield self.images.index_select(0, mine), self.targets.index_select(0, mine)
 
     def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch 0, of epoch 1, and so on without end."""
