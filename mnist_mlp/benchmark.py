@@ -136,11 +136,10 @@ class FirstModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         x, y = batch
-        loss = LOSS(self.net(x), y)
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        loss, gradient = loss_and_gradient(self.net, LOSS, x, y)
+        for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
+            parameter.grad = derivative
+        self.optimizers().step()
         self.log("train/loss", loss, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
