@@ -74,7 +74,8 @@ class EpochLines(Callback):
         if trainer.is_global_zero:
             values = [f"{name} {metrics[name].item():.4f}" for name in names]
             values.append(f"lr {self.lr:.4g}")
-            print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(values)}", flush=True)
+            last = f" of {trainer.max_epochs}" if trainer.max_epochs != -1 else ""
+            print(f"epoch {trainer.current_epoch + 1}{last}: {', '.join(values)}", flush=True)
 
 
 class LastCheckpoint(ModelCheckpoint):
