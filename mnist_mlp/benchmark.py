@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from torchvision import transforms
 from mnist_mlp.batches import Batches
 from mnist_mlp.classifier import Batch
 from mnist_mlp.cli import main as command_line
-from mnist_mlp.data import MEAN, STD
+from mnist_mlp.data import MEAN, STD, MNISTDataModule
 from mnist_mlp.gradient import loss_and_gradient
 from mnist_mlp.network import MLP
 
@@ -68,10 +69,15 @@ class Setting:
         """A new network on the device."""
         return MLP((self.hidden,)).to(self.device)
 
+    @cached_property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The images and one-hot labels as `fit` has them, on the device."""
+        x, y = MNISTDataModule().normalise(self.images, self.labels)
+        return x.to(self.device), y.to(self.device)
+
     def batches(self) -> Batches:
-        """The images and one-hot labels on the device, in batches."""
-        x = self.images.to(self.device).float().unsqueeze(1).div_(255).sub_(MEAN).div_(STD)
-        return Batches(x, nn.functional.one_hot(self.labels.to(self.device), 10).float(), self.batch_size, seed=0)
+        """The same in batches."""
+        return Batches(*self.tensors, self.batch_size, seed=0)
 
 
 def clock(device: torch.device) -> float:

@@ -1,6 +1,5 @@
 """The command line: LightningCLI with this project's defaults, checkpoints by name, and errors of one line."""
 
-import json
 import logging
 import os
 import sys
@@ -22,7 +21,7 @@ from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import COMMANDS, METHODOLOGY
+from mnist_mlp.commands import COMMANDS, METHODOLOGY, plain
 from mnist_mlp.compare_batch_sizes import compare_batch_sizes
 from mnist_mlp.compare_decays import compare_decays
 from mnist_mlp.compare_methods import compare_methods
@@ -162,7 +161,7 @@ class CLI(LightningCLI):
         settings["seed_everything"] = data["seed"]
         if mnist_exists(data["data_dir"]):  # or else the checkpoint may come from another machine
             settings["data.data_dir"] = data["data_dir"]
-        words = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in settings.items()]
+        words = [f"--{key}={plain(value)}" for key, value in settings.items()]
         fixed = ["model.hidden", "model.activation"]
         if command == "fit":
             fixed += ["seed_everything", "data.val_size", "model.schedule", "model.monitor"]

@@ -136,7 +136,8 @@ def validation_losses(
     for x, y in tqdm(islice(batches.epochs(), updates), text, updates, disable=None, leave=False):
         stack.step(x, y)
     total = sum(stack.evaluate(x, y)[0] * len(x) for x, y in datamodule.val_dataloader())
-    return (total / len(datamodule.val_set[0])).nan_to_num(math.inf).tolist()
+    losses = total / len(datamodule.val_set[0])
+    return losses.where(losses.isfinite(), math.inf).tolist()
 
 
 def descend(

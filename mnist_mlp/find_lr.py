@@ -90,7 +90,7 @@ def try_step_sizes(
         A trial per step size, in their order.
     """
     stack = StackedSGD(net, loss_fn, lrs)
-    losses, finite = [], torch.ones(len(lrs), dtype=torch.bool, device=stack.lrs[0].device)
+    losses = []
     shown = tqdm(islice(batches, updates + 1), f"{len(lrs)} step sizes", updates + 1, disable=None, leave=False)
     for k, (x, y) in enumerate(shown):
         if k % CHECK_EVERY == 0 or k == updates:

@@ -30,11 +30,8 @@ class StackedSGD:
         lr = next(net.parameters()).new_tensor(lrs)
         self.lrs = [lr.view(-1, *[1] * (each.dim() - 1)) for each in self.parameters.values()]  # (K, 1, ...) each
 
-        def output(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-            return functional_call(net, parameters, (x,))
-
-        self.outputs = vmap(output, in_dims=(0, None))
-        self.losses = vmap(lambda parameters, x, y: loss_fn(output(parameters, x), y), in_dims=(0, None, None))
+        self.outputs = vmap(lambda parameters, x: functional_call(net, parameters, (x,)), in_dims=(0, None))
+        self.losses = vmap(loss_fn, in_dims=(0, None))
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One update of every copy, u ← u - γ g.
@@ -47,7 +44,7 @@ class StackedSGD:
             The losses before the update, (K,) float32.
         """
         parameters = list(self.parameters.values())
-        losses = self.losses(self.parameters, x, y)
+        losses = self.losses(self.outputs(self.parameters, x), y)
         gradient = torch.autograd.grad(losses.sum(), parameters)
         with torch.no_grad():
             for parameter, derivative, lr in zip(parameters, gradient, self.lrs, strict=True):
@@ -57,8 +54,8 @@ class StackedSGD:
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Losses and numbers of right answers on a batch, (K,) float32 and (K,) int64; shapes as in `step`."""
-        right = self.outputs(self.parameters, x).argmax(dim=2) == y.argmax(dim=1)
-        return self.losses(self.parameters, x, y), right.sum(dim=1)
+        outputs = self.outputs(self.parameters, x)
+        return self.losses(outputs, y), (outputs.argmax(dim=2) == y.argmax(dim=1)).sum(dim=1)
 
     @torch.no_grad()
     def finite(self) -> Tensor:
