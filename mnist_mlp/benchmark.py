@@ -177,7 +177,7 @@ class TrainingTime(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock of the run, and takes both for as many updates as an epoch of IMAGES has."""
         self.run = clock(pl_module.device) - self.began
-        share = math.ceil(IMAGES / trainer.train_dataloader.whole_batch_size) / trainer.global_step
+        share = math.ceil(IMAGES / trainer.train_dataloader.sampler.whole_batch_size) / trainer.global_step
         self.training, self.run = share * self.training, share * self.run
 
 

@@ -40,16 +40,18 @@ class NotebookTable(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: dict[str, Any],
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Keeps the loss where it is, and prints a line every `every` updates."""
+        """Keeps the losses of a block of updates where they are, and prints a line after every `every`-th of them."""
         self.losses.append(outputs["loss"])
-        if batch_idx % self.every == self.every - 1:
-            passes = trainer.current_epoch + batch_idx / trainer.num_training_batches
-            mean = torch.stack(self.losses).double().mean().item()
-            self.print(trainer, f"{passes:.2f}\t{mean:.4f}\t\t{time.perf_counter() - self.started:.2f}")
+        for i in range(batch_idx + 1 - len(outputs["loss"]), batch_idx + 1):
+            if i % self.every == self.every - 1:
+                losses = torch.cat(self.losses)
+                mean = losses[: len(losses) - (batch_idx - i)].double().mean().item()
+                passes = trainer.current_epoch + i / trainer.num_training_batches
+                self.print(trainer, f"{passes:.2f}\t{mean:.4f}\t\t{time.perf_counter() - self.started:.2f}")
 
     @staticmethod
     def print(trainer: Trainer, line: str) -> None:

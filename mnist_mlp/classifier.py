@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from mnist_mlp.blocks import Block
 from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
@@ -100,23 +101,25 @@ class MLPClassifier(LightningModule):
                 config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
             self.stop_if_exhausted(config.scheduler)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One update from one batch. Returns its loss, () float32."""
-        x, y = batch
+    def training_step(self, block: Block | Batch, batch_idx: int) -> dict[str, Any]:
+        """One update from each batch of a block. Returns their losses, (n,) float32, and their n step sizes."""
+        losses, lrs = [], []
+        for batch in block if isinstance(block, Block) else [block]:
+            lrs.append(self.optimizers().param_groups[0]["lr"])
+            losses.append(self.update(*self.trainer.precision_plugin.convert_input(batch)))
+        return {"loss": torch.stack(losses), "lr": lrs}
+
+    def update(self, x: Tensor, y: Tensor) -> Tensor:
+        """One update, which is one `global_step`. Returns the loss of its batch, () float32."""
         loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
-        self.update(gradient)
-        return loss
-
-    def update(self, gradient: tuple[Tensor, ...]) -> None:
-        """Hands the gradient to the optimizer and steps it, which makes the update one `global_step`."""
-        optimizer = self.optimizers()
         for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
             parameter.grad = derivative
-        optimizer.step()
+        self.optimizers().step()
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 config.scheduler.step()
+        return loss
 
     def on_train_epoch_end(self) -> None:
         """Steps the learning-rate schedulers that go by epochs, which Lightning leaves to manual optimization.

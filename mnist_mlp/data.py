@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.blocks import Blocks
 from mnist_mlp.digits import TRAIN_SIZE, make_digits
 from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
 
@@ -167,9 +168,13 @@ class MNISTDataModule(LightningDataModule):
         """This process's number, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def train_dataloader(self) -> Batches:
+    def train_batches(self) -> Batches:
         """The training images in a new order every epoch."""
         return Batches(*self.train_set, self.hparams.batch_size, self.hparams.seed, *self.share)
+
+    def train_dataloader(self) -> Blocks:
+        """The same in blocks, for a trainer."""
+        return Blocks(self.train_batches(), self.trainer)
 
     def val_dataloader(self) -> Slices | list:
         """The validation images; nothing if there are none."""

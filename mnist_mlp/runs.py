@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.blocks import Blocks
 from mnist_mlp.callbacks import HyperparametersTable
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
@@ -118,7 +119,7 @@ def train(
             enable_model_summary=False,
         )
         try:
-            run.fit(model.variant(**settings), batches, datamodule.val_dataloader())
+            run.fit(model.variant(**settings), Blocks(batches, run), datamodule.val_dataloader())
         except TrainingError:
             curve.points.clear()
     if not curve.points or not math.isfinite(curve.points[-1].objective + curve.points[-1].loss):

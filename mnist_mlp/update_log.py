@@ -18,8 +18,8 @@ class UpdateLog(Callback):
     """Logs the mean loss and the step size of every update, every `log_every_n_steps` updates, and finds divergence.
 
     Losses gather on the device: a call of `log` takes a sizeable part of an update, and to see whether a loss is
-    finite waits for the device. What has gathered is written before a checkpoint is saved, because a resumed run goes
-    on from there; and no parameters that are not finite are saved.
+    finite waits for the device. What has gathered goes into checkpoints, so that a resumed run logs what one that was
+    never interrupted would; and no parameters that are not finite are saved.
 
     Raises:
         TrainingError: A loss or a parameter is not finite.
@@ -28,25 +28,30 @@ class UpdateLog(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Has nothing to log."""
         self.lr = 0.0  # of the newest update
-        self.losses: list[Tensor] = []  # of the updates since their mean was logged
+        self.losses: list[Tensor] = []  # of the updates since their mean was logged, in parts
         self.lrs: list[float] = []  # of the updates since they were written
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keeps the step size of the update, which may change after it."""
-        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
-        self.lrs.append(self.lr)
-
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the loss, and logs when it is time."""
+        """Keeps the losses and step sizes of a block of updates, and logs when it is time."""
         self.losses.append(outputs["loss"])
+        self.lrs += outputs["lr"]
+        self.lr = self.lrs[-1]
         # A run that is never logged is still looked at, once an epoch.
         if trainer.global_step % (trainer.log_every_n_steps or trainer.num_training_batches) == 0:
             self.check_losses(trainer, pl_module)
-            pl_module.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True)
+            pl_module.log("train/loss", torch.cat(self.losses).mean(), prog_bar=True)
             self.losses.clear()
             self.write_step_sizes(trainer)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The losses since their mean was logged."""
+        return {"losses": torch.cat(self.losses).tolist() if self.losses else []}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Goes on from them."""
+        self.losses = [torch.tensor(state["losses"])]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lets only a run be saved that has not diverged, and writes what has gathered."""
@@ -57,9 +62,12 @@ class UpdateLog(Callback):
         self.write_step_sizes(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes what has gathered."""
+        """Writes what has gathered, the mean of the last losses too."""
         self.check_losses(trainer, pl_module)
         self.write_step_sizes(trainer)
+        if self.losses and trainer.log_every_n_steps:
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss": torch.cat(self.losses).mean().item()}, trainer.global_step - 1)
 
     def write_step_sizes(self, trainer: Trainer) -> None:
         """Writes each at the number of its update, counted from 0."""
@@ -70,7 +78,7 @@ class UpdateLog(Callback):
 
     def check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the run if a loss that has gathered is not finite."""
-        finite = torch.stack(self.losses).isfinite() if self.losses else torch.ones(0)
+        finite = torch.cat(self.losses).isfinite() if self.losses else torch.ones(0)
         if not finite.all():
             back = len(finite) - int(finite.logical_not().nonzero()[0])
             what = f"the loss is not finite at update {trainer.global_step - back}"

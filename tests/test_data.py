@@ -128,7 +128,7 @@ def test_batch_is_what_the_notebooks_transforms_give(mnist_dir: Path) -> None:
         image, target = notebook[int(data_index(data, i))]
         torch.testing.assert_close(x[i], image)
         assert torch.equal(y[i], target)
-    x, y = next(iter(data.train_dataloader()))
+    x, y = next(iter(data.train_batches()))
     assert (x.shape, x.dtype, y.shape, y.dtype) == ((50, 1, 28, 28), torch.float32, (50, 10), torch.float32)
     assert abs(data.train_set[0].mean()) < 1e-3
     assert abs(data.train_set[0].std() - 1) < 1e-3

@@ -47,7 +47,7 @@ def test_run_counts_updates_logs_and_saves(run: Run) -> None:
     assert yaml.safe_load((RUNS / "version_0" / "hparams.yaml").read_text())["dataset"] == "digits"
 
     curves = scalars()
-    assert [step for step, _ in curves["train/loss"]] == [24, 49, 74, 99]
+    assert [step for step, _ in curves["train/loss"]] == [24, 49, 74, 99, 109]  # the last updates too
     assert [step for step, _ in curves["val/accuracy"]] == [54, 109]
     assert [(step, round(value, 6)) for step, value in curves["lr"]] == [(k, 0.1) for k in range(110)]
     assert {"val/loss", "epoch"} <= curves.keys()
@@ -137,7 +137,9 @@ def test_a_run_that_max_steps_stopped_goes_on_exactly(stop: int, run: Run) -> No
     assert_same_parameters(resumed["state_dict"], whole["state_dict"])
     for tag in ("val/loss", "val/accuracy", "lr"):
         assert scalars(1)[tag] == scalars(0)[tag]
-    assert [step for step, _ in scalars(1)["train/loss"]] == [24, 49, 74, 99]
+    losses, until_stop = scalars(1)["train/loss"], stop - 1
+    assert [step for step, _ in losses] == sorted({24, 49, 74, 99, 109, until_stop})
+    assert [point for point in losses if point[0] != until_stop] == scalars(0)["train/loss"]
 
 
 def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(
@@ -148,7 +150,7 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(
         "import os, signal\n"
         "from lightning.pytorch import Callback\n"
         "class Kill(Callback):\n"
-        "    def on_train_batch_end(self, trainer, *args):\n"
+        "    def on_before_optimizer_step(self, trainer, *args):\n"
         "        if trainer.global_step == 77:\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
     )

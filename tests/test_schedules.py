@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import RUNS, SMALL, assert_same_parameters, checkpoint, scalars
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.schedules import Plateau
@@ -26,7 +27,7 @@ class StepSizes(Callback):
     def __init__(self) -> None:
         self.seen: list[float] = []
 
-    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:
         self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
@@ -123,12 +124,15 @@ def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatc
     options += ("--last.every_n_train_steps", 10, "--trainer.max_epochs", 4)
     run("fit", *SMALL, *options)
 
-    def break_off(self: LightningModule, *_: object) -> None:
+    update = MLPClassifier.update
+
+    def break_off(self: MLPClassifier, x: Tensor, y: Tensor) -> Tensor:
         if self.global_step == 177:
             raise BreakOffError
+        return update(self, x, y)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MLPClassifier, "on_train_batch_end", break_off)
+        patch.setattr(MLPClassifier, "update", break_off)
         with pytest.raises(BreakOffError):
             run("fit", *SMALL, *options)
     assert checkpoint("last", 1)["global_step"] == 170
@@ -173,7 +177,7 @@ def test_a_divergent_run_ends_soon_with_one_line(
 ) -> None:
     updates = []
     update = MLPClassifier.update
-    monkeypatch.setattr(MLPClassifier, "update", lambda self, gradient: updates.append(1) or update(self, gradient))
+    monkeypatch.setattr(MLPClassifier, "update", lambda self, x, y: updates.append(1) or update(self, x, y))
     options = ("--model.lr", 1e6, "--model.schedule", "inverse_sqrt", "--trainer.log_every_n_steps", every)
     with pytest.raises(SystemExit) as end:
         run("fit", *SMALL, *options)
