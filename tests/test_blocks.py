@@ -1,0 +1,156 @@
+"""Blocks of updates: what comes out of a run is what one update to a training step gives."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_same_parameters
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers.logger import Logger
+
+from mnist_mlp import MLPClassifier
+from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.blocks import LONGEST, Block, Blocks
+
+IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
+
+
+class Recorder(Logger, Callback):
+    """Keeps what is logged at which step, and at which step validation, saving and training steps were."""
+
+    name = version = "recorder"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.validations: list[int] = []
+        self.saves: list[int] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def log_hyperparams(self, *_: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.metrics.append((step, {name: value for name, value in metrics.items() if name != "epoch"}))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validations.append(trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        self.saves.append(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.steps.append((trainer.global_step, batch_idx))
+
+
+class Run:
+    """A run on random images, in blocks or with one update to a training step."""
+
+    def __init__(
+        self,
+        folder: Path,
+        in_blocks: bool,
+        model: dict[str, Any],
+        ckpt_path: str | None = None,
+        save: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        torch.manual_seed(0)
+        images, targets = torch.randn(IMAGES, 1, 28, 28), F.one_hot(torch.randint(10, (IMAGES,)), 10).float()
+        batches = Batches(images, targets, BATCH_SIZE, seed=0)
+        self.seen = Recorder()
+        self.saver = ModelCheckpoint(folder / f"{in_blocks}", save_top_k=-1, **(save or {}))
+        self.trainer = Trainer(
+            **{"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 25, "num_sanity_val_steps": 0, **settings},
+            logger=self.seen,
+            callbacks=[self.seen, self.saver],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        self.model = MLPClassifier(**{"hidden": (8,), **model})
+        train = Blocks(batches, self.trainer) if in_blocks else batches
+        self.trainer.fit(self.model, train, Slices(images[:50], targets[:50], 25), ckpt_path=ckpt_path)
+
+
+def assert_equal_runs(blocks: Run, plain: Run) -> None:
+    """The same parameters, bit for bit, the same counters, and everything logged and done at the same updates."""
+    assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
+    assert blocks.trainer.global_step == plain.trainer.global_step
+    assert blocks.trainer.current_epoch == plain.trainer.current_epoch
+    assert blocks.trainer.fit_loop.state_dict() == plain.trainer.fit_loop.state_dict()
+    assert blocks.seen.metrics == plain.seen.metrics
+    assert blocks.seen.validations == plain.seen.validations
+    assert blocks.seen.saves == plain.seen.saves
+    assert set(blocks.seen.steps) <= set(plain.seen.steps)
+    files = [sorted(path.name for path in Path(run.saver.dirpath).glob("*.ckpt")) for run in (blocks, plain)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_steps": 137},
+        {"max_steps": 137, "max_epochs": 1},
+        {"max_epochs": 3, "check_val_every_n_epoch": 2},
+        {"val_check_interval": 30},
+        {"val_check_interval": 0.3},
+        {"val_check_interval": 1.0, "limit_train_batches": 0.5},
+        {"val_check_interval": 70, "check_val_every_n_epoch": None},
+        {"limit_train_batches": 17},
+        {"limit_val_batches": 0},
+        {"log_every_n_steps": 1},
+        {"log_every_n_steps": 7},
+        {"log_every_n_steps": 0},
+        {"log_every_n_steps": 1000, "max_epochs": 5},
+        {"save": {"every_n_train_steps": 9}},
+        {"save": {"every_n_train_steps": 40}, "val_check_interval": 12, "log_every_n_steps": 9, "max_steps": 201},
+        {"fast_dev_run": 6},
+        {"min_epochs": 1, "max_epochs": 2, "reload_dataloaders_every_n_epochs": 1},
+    ],
+    ids=str,
+)
+def test_a_run_in_blocks_is_the_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    assert_equal_runs(*(Run(tmp_path, in_blocks, {}, **settings) for in_blocks in (True, False)))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true", "bf16-true"])
+@pytest.mark.parametrize("loss", ["mse", "squared", "cross_entropy"])
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+def test_every_loss_schedule_and_precision(schedule: str, loss: str, precision: str, tmp_path: Path) -> None:
+    model = {"loss": loss, "schedule": schedule, "patience": 1, "max_decays": 1}
+    runs = [Run(tmp_path, in_blocks, model, precision=precision, max_epochs=3) for in_blocks in (True, False)]
+    assert_equal_runs(*runs)
+
+
+@pytest.mark.parametrize("stop", [1, 60, 100, 101, 137])  # within an interval, at the ends of an epoch, in the second
+def test_a_run_in_blocks_goes_on_as_the_run_would(stop: int, tmp_path: Path) -> None:
+    whole = Run(tmp_path / "whole", False, {"schedule": "inverse_sqrt"})
+    broken = Run(tmp_path, True, {"schedule": "inverse_sqrt"}, max_steps=stop, save={"every_n_train_steps": stop})
+    resumed = Run(tmp_path, True, {"schedule": "inverse_sqrt"}, ckpt_path=broken.saver.best_model_path)
+    assert_same_parameters(resumed.model.state_dict(), whole.model.state_dict())
+    later = [point for point in whole.seen.metrics if point[0] >= stop]
+    assert [point for point in resumed.seen.metrics if "lr" in point[1] or point[0] >= stop] == later
+
+
+def test_blocks_end_where_something_is_due(tmp_path: Path) -> None:
+    run = Run(tmp_path, True, {}, val_check_interval=30, max_steps=130, save={"every_n_train_steps": 45})
+    steps = [step for step, _ in run.seen.steps]
+    assert steps == [25, 30, 45, 50, 60, 75, 90, 100, 101, 125, 130]
+    run = Run(tmp_path, True, {}, log_every_n_steps=1000, max_epochs=2, limit_val_batches=0)
+    assert [step for step, _ in run.seen.steps] == [LONGEST, 101, 101 + LONGEST, 202]
+
+
+def test_a_block_gathers_its_batches_when_asked() -> None:
+    batches = Batches(torch.randn(20, 3), torch.randn(20, 2), 5, seed=0)
+    shares = list(batches.shares())
+    block = Block(batches, shares[:3])
+    assert len(block) == 3
+    for share, (x, y) in zip(shares, block, strict=False):
+        assert torch.equal(x, batches.images[share])
+        assert torch.equal(y, batches.targets[share])
