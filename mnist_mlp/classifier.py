@@ -2,12 +2,14 @@
 
 import inspect
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,6 +18,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mnist_mlp.blocks import Block
+from mnist_mlp.captured import CapturedUpdates, capturable
 from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
@@ -62,6 +65,7 @@ class MLPClassifier(LightningModule):
         self.automatic_optimization = False
         self.net = MLP(hidden, activation)
         self.loss_fn = LOSSES[loss]
+        self.captured: CapturedUpdates | None = None
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
 
@@ -71,7 +75,7 @@ class MLPClassifier(LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """Plain stochastic gradient descent, u ← u - γ g, with the schedule of γ."""
-        optimizer = torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr)
+        optimizer = torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr, fused=True)
         return [optimizer], self.schedulers(optimizer)
 
     def schedulers(self, optimizer: Optimizer) -> list[LRScheduler]:
@@ -102,24 +106,48 @@ class MLPClassifier(LightningModule):
             self.stop_if_exhausted(config.scheduler)
 
     def training_step(self, block: Block | Batch, batch_idx: int) -> dict[str, Any]:
-        """One update from each batch of a block. Returns their losses, (n,) float32, and their n step sizes."""
+        """One update from each batch of a block. Returns their losses, (n,) float, and their n step sizes."""
+        if not isinstance(block, Block):  # what another loader gives
+            return self.updates([block])
+        if self.captured and self.captured.fits(block):
+            return self.replays(block)
+        output = self.updates(block)
+        if capturable(block, self.trainer.optimizers[0]):
+            self.captured = CapturedUpdates(self.update, self.trainer.optimizers[0], block)
+        return output
+
+    def updates(self, batches: Iterable[Batch]) -> dict[str, Any]:
+        """Updates, one after the other. The optimizer that Lightning wraps counts each as a `global_step`."""
         losses, lrs = [], []
-        for batch in block if isinstance(block, Block) else [block]:
-            lrs.append(self.optimizers().param_groups[0]["lr"])
-            losses.append(self.update(*self.trainer.precision_plugin.convert_input(batch)))
+        for batch in batches:
+            losses.append(self.update(batch, self.optimizers()))
+            lrs.append(self.next_step_size())
         return {"loss": torch.stack(losses), "lr": lrs}
 
-    def update(self, x: Tensor, y: Tensor) -> Tensor:
-        """One update, which is one `global_step`. Returns the loss of its batch, () float32."""
+    def replays(self, block: Block) -> dict[str, Any]:
+        """The same by a GPU alone, and as many `global_step`s."""
+        lrs = [self.next_step_size() for _ in range(len(block))]
+        losses = self.captured.replay(block, lrs)
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(len(block))
+        return {"loss": losses, "lr": lrs}
+
+    def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
+        """u ← u - γ g, or what the optimizer makes of g. Returns the loss of the batch, () float."""
+        x, y = self.trainer.precision_plugin.convert_input(batch)
         loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
         for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
             parameter.grad = derivative
-        self.optimizers().step()
+        optimizer.step()
+        return loss
+
+    def next_step_size(self) -> float:
+        """The step size of an update, which a schedule then changes for the next one."""
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 config.scheduler.step()
-        return loss
+        return lr
 
     def on_train_epoch_end(self) -> None:
         """Steps the learning-rate schedulers that go by epochs, which Lightning leaves to manual optimization.
@@ -142,6 +170,10 @@ class MLPClassifier(LightningModule):
         """Ends the run at the plateau after the last reduction."""
         if isinstance(scheduler, Plateau) and scheduler.exhausted:
             self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        """Lets go of what lies on the GPU; another fit has another optimizer."""
+        self.captured = None
 
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch to the loss and accuracy of the set it belongs to, weighted by its size."""

@@ -11,6 +11,7 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,10 @@ from conftest import ROOT, RUNS, SMALL, assert_same_parameters, checkpoint, scal
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from torch import Tensor
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
+from mnist_mlp.blocks import Block
+from mnist_mlp.captured import CapturedUpdates
 
 Run = Callable[..., tuple[str, str]]
 
@@ -219,19 +221,61 @@ def test_logging_is_not_called_every_update(run: Run, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gpu
-def test_an_update_does_not_wait_for_the_gpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_updates_do_not_wait_for_the_gpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     step = MLPClassifier.training_step
+    captured = []
 
-    def guarded(self: MLPClassifier, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        assert all(tensor.is_cuda for tensor in batch)
-        torch.cuda.set_sync_debug_mode("error" if batch_idx > 0 else "default")
+    def guarded(self: MLPClassifier, block: Block, batch_idx: int) -> dict[str, Any]:
+        captured.append(self.captured is not None)
+        torch.cuda.set_sync_debug_mode("error" if captured[-1] else "default")  # to capture is to wait
         try:
-            return step(self, batch, batch_idx)
+            return step(self, block, batch_idx)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(MLPClassifier, "training_step", guarded)
-    run("fit", *SMALL, "--trainer.accelerator", "gpu", "--trainer.log_every_n_steps", 1000)
+    run("fit", *SMALL, "--trainer.accelerator", "gpu", "--model.schedule", "cosine")
+    assert captured == [False] + [True] * 5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("optimizer", ["", "momentum", "Adam"])
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+def test_captured_updates_give_what_the_others_give(
+    schedule: str, optimizer: str, precision: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--trainer.accelerator", "gpu", "--trainer.precision", precision, "--model.schedule", schedule]
+    options += ["--data.batch_size", 990]  # the last batch of an epoch is smaller
+    options += {
+        "": [],
+        "momentum": ["--optimizer=SGD", "--optimizer.lr=.1", "--optimizer.momentum=.9", "--optimizer.fused=true"],
+        "Adam": ["--optimizer=Adam", "--optimizer.lr=.001", "--optimizer.capturable=true"],
+    }[optimizer]
+    replays = []
+    replay = CapturedUpdates.replay
+    monkeypatch.setattr(CapturedUpdates, "replay", lambda *args: replays.append(1) or replay(*args))
+    run("fit", *SMALL, *options)
+    assert replays
+    monkeypatch.setattr("mnist_mlp.classifier.capturable", lambda *args: False)
+    run("fit", *SMALL, *options)
+    captured, plain = (checkpoint(version=version) for version in (0, 1))
+    assert captured["global_step"] == plain["global_step"] == 112
+    tolerance = {"32-true": 1e-4, "bf16-mixed": 1e-2, "64-true": 1e-6}[precision]
+    for name, parameter in plain["state_dict"].items():
+        assert (captured["state_dict"][name] - parameter).norm() <= tolerance * parameter.norm()
+    assert scalars(0)["lr"] == scalars(1)["lr"]
+    for tag in ("train/loss", "val/loss"):
+        (steps, values), (steps_of_plain, values_of_plain) = (zip(*scalars(each)[tag], strict=True) for each in (0, 1))
+        assert steps == steps_of_plain
+        assert values == pytest.approx(values_of_plain, rel=10 * tolerance + 1e-5)
+
+
+@pytest.mark.gpu
+def test_what_cannot_be_captured_runs_without(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CapturedUpdates, "__init__", lambda *args: pytest.fail("captured"))
+    run("fit", *SMALL, "--trainer.accelerator", "gpu", "--optimizer", "Adam", "--optimizer.lr", 1e-3)
+    assert checkpoint()["global_step"] == 110
 
 
 def test_evaluation_uses_the_checkpoints_own_network_split_and_loss(run: Run) -> None:

@@ -126,10 +126,10 @@ def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatc
 
     update = MLPClassifier.update
 
-    def break_off(self: MLPClassifier, x: Tensor, y: Tensor) -> Tensor:
+    def break_off(self: MLPClassifier, *args: object) -> Tensor:
         if self.global_step == 177:
             raise BreakOffError
-        return update(self, x, y)
+        return update(self, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(MLPClassifier, "update", break_off)
@@ -177,7 +177,7 @@ def test_a_divergent_run_ends_soon_with_one_line(
 ) -> None:
     updates = []
     update = MLPClassifier.update
-    monkeypatch.setattr(MLPClassifier, "update", lambda self, x, y: updates.append(1) or update(self, x, y))
+    monkeypatch.setattr(MLPClassifier, "update", lambda self, *args: updates.append(1) or update(self, *args))
     options = ("--model.lr", 1e6, "--model.schedule", "inverse_sqrt", "--trainer.log_every_n_steps", every)
     with pytest.raises(SystemExit) as end:
         run("fit", *SMALL, *options)
