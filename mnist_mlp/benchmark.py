@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ IMAGES = 60_000
 TURNS = 5
 IMPORTS = "import lightning.pytorch.cli, torchvision"
 LR, LOSS = 0.1, nn.MSELoss()
+WAYS = ("notebook", "plain_torch", "plain", "lightning", "fit", "fit_with_validation", "fit_bf16", "floor")
+WHOLE_COMMANDS = ("fit_command", "imports")
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Setting:
         epochs: Passes through the images in one turn.
         device: Where to train.
         batch_size: Images per update.
-        hidden: Units of the hidden layer.
+        hidden: Units of each hidden layer.
         images: (60000, 28, 28) uint8 on the CPU.
         labels: (60000,) int64 on the CPU.
     """
@@ -61,13 +64,20 @@ class Setting:
     epochs: int
     device: torch.device
     batch_size: int
-    hidden: int
+    hidden: tuple[int, ...]
     images: Tensor
     labels: Tensor
 
     def network(self) -> MLP:
-        """A new network on the device."""
-        return MLP((self.hidden,)).to(self.device)
+        """A new network of this project on the device."""
+        return MLP(self.hidden).to(self.device)
+
+    def network_of_torch(self) -> nn.Sequential:
+        """The same of torch's own layers."""
+        layers = [nn.Flatten()]
+        for fan_in, fan_out in pairwise((28 * 28, *self.hidden, 10)):
+            layers += [nn.Linear(fan_in, fan_out), nn.Softplus(beta=25, threshold=1)]
+        return nn.Sequential(*layers[:-1]).to(self.device)
 
     @cached_property
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -105,7 +115,7 @@ class Digits(Dataset):
 def notebook(setting: Setting) -> float:
     """The notebook's cell as it stands, its batches moved to the device; gives the seconds of an epoch."""
     loader = DataLoader(Digits(setting), batch_size=setting.batch_size, shuffle=True, num_workers=1)
-    net, losses = setting.network(), []
+    net, losses = setting.network_of_torch(), []
     started = clock(setting.device)
     for images, labels in loader:
         x, y = images.to(setting.device), labels.to(setting.device)
@@ -118,9 +128,9 @@ def notebook(setting: Setting) -> float:
     return clock(setting.device) - started
 
 
-def plain(setting: Setting) -> float:
+def plain(setting: Setting, net: nn.Module) -> float:
     """The same update in a plain loop over tensors in memory, without logging."""
-    net, batches = setting.network(), setting.batches()
+    batches = setting.batches()
     started = clock(setting.device)
     for epoch in range(setting.epochs):
         batches.set_epoch(epoch)
@@ -135,7 +145,7 @@ def plain(setting: Setting) -> float:
 class FirstModule(LightningModule):
     """Manual optimization as one writes it first: what is to be seen is logged every step."""
 
-    def __init__(self, net: MLP) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.net = net
@@ -192,21 +202,23 @@ def first_lightning(setting: Setting) -> float:
             callbacks=[TrainingTime()],
             enable_model_summary=False,
         )
-        trainer.fit(FirstModule(setting.network()), setting.batches())
+        trainer.fit(FirstModule(setting.network_of_torch()), setting.batches())
     return TrainingTime.newest.training
 
 
 def fit_words(setting: Setting) -> list[str]:
     """`fit` with everything on, as a user types it, on the embedded digits."""
-    words = f"fit --data.source digits --data.batch_size {setting.batch_size} --model.hidden [{setting.hidden}]"
+    hidden = str(list(setting.hidden)).replace(" ", "")
+    words = f"fit --data.source digits --data.batch_size {setting.batch_size} --model.hidden {hidden}"
     return f"{words} --trainer.max_epochs {setting.epochs} --trainer.accelerator {setting.device.type}".split()
 
 
-def fit(setting: Setting) -> tuple[float, float]:
+def fit(setting: Setting, precision: str = "32-true") -> tuple[float, float]:
     """`fit`: seconds of an epoch, without and with its validation and checkpoints."""
     with tempfile.TemporaryDirectory() as folder, silence():
         own = ["--trainer.callbacks", "mnist_mlp.benchmark.TrainingTime", "--trainer.enable_progress_bar", "true"]
-        command_line([*fit_words(setting), "--trainer.default_root_dir", folder, *own])
+        where = ["--trainer.default_root_dir", folder, "--trainer.precision", precision]
+        command_line([*fit_words(setting), *where, *own])
     return TrainingTime.newest.training, TrainingTime.newest.run
 
 
@@ -222,18 +234,19 @@ def floor(setting: Setting) -> float:
 
 def products(setting: Setting, batches: Batches) -> Callable[[], None]:
     """The matrix products of an update, into outputs that are there already."""
-    x, y = next(iter(batches))
-    net = setting.network()
-    w1, w2 = net.fc1.weight.detach(), net.fc2.weight.detach()
-    x, hidden, output = x.flatten(1), x.new_empty(len(x), setting.hidden), torch.empty_like(y)
-    of_hidden, of_w1, of_w2 = torch.rand_like(hidden), torch.empty_like(w1), torch.empty_like(w2)
+    x, _ = next(iter(batches))
+    weights = [parameter.detach() for parameter in setting.network().parameters() if parameter.dim() == 2]
+    values = [x.flatten(1), *(x.new_empty(len(x), len(weight)) for weight in weights)]  # of each layer, and outputs
+    errors = [torch.rand_like(value) for value in values]  # gradients in them
+    gradients = [torch.empty_like(weight) for weight in weights]
 
     def step() -> None:
-        torch.mm(x, w1.t(), out=hidden)
-        torch.mm(hidden, w2.t(), out=output)
-        torch.mm(y.t(), hidden, out=of_w2)
-        torch.mm(y, w2, out=of_hidden)
-        torch.mm(of_hidden.t(), x, out=of_w1)
+        for i, weight in enumerate(weights):
+            torch.mm(values[i], weight.t(), out=values[i + 1])
+        for i, weight in reversed(list(enumerate(weights))):
+            torch.mm(errors[i + 1].t(), values[i], out=gradients[i])
+            if i > 0:
+                torch.mm(errors[i + 1], weight, out=errors[i])
 
     return step
 
@@ -283,10 +296,12 @@ def measure(setting: Setting) -> dict[str, list[float]]:
             print(f"\rturn {turn + 1} of {TURNS}", end="", file=sys.stderr, flush=True)
             training, run = fit(setting)
             taken = {
-                "plain": plain(setting),
+                "plain_torch": plain(setting, setting.network_of_torch()),
+                "plain": plain(setting, setting.network()),
                 "lightning": first_lightning(setting),
                 "fit": training,
                 "fit_with_validation": run,
+                "fit_bf16": fit(setting, "bf16-mixed")[0],
                 "floor": floor(setting),
             }
             if turn < 0:  # the first one warms up
@@ -303,9 +318,9 @@ def measure(setting: Setting) -> dict[str, list[float]]:
 def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """Median seconds of each way, and median, lowest and highest of its ratio to the floor within a turn."""
     result = {}
-    for way in ("notebook", "plain", "lightning", "fit", "fit_with_validation", "floor", "fit_command", "imports"):
+    for way in (*WAYS, *WHOLE_COMMANDS):
         result[way] = {"seconds": statistics.median(seconds[way])}
-        if way not in ("fit_command", "imports"):
+        if way in WAYS:
             ratios = [own / lowest for own, lowest in zip(seconds[way], seconds["floor"], strict=True)]
             result[way]["ratio_to_floor"] = statistics.median(ratios)
             result[way]["lowest_ratio"], result[way]["highest_ratio"] = min(ratios), max(ratios)
@@ -318,19 +333,22 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each way in a turn (default: 2)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch-size", type=int, default=200, help="images per update (default: 200)")
-    parser.add_argument("--hidden", type=int, default=500, help="units of the hidden layer (default: 500)")
+    parser.add_argument(
+        "--hidden", type=int, nargs="+", default=[500], help="units of each hidden layer (default: 500)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     words = parser.parse_args()
-    for name in ("epochs", "batch_size", "hidden"):
-        if getattr(words, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be 1 or more")
+    for name, value in (
+        ("--epochs", words.epochs),
+        ("--batch-size", words.batch_size),
+        ("--hidden", min(words.hidden)),
+    ):
+        if value < 1:
+            parser.error(f"{name} must be 1 or more")
     if words.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is none here")
-    torch.manual_seed(0)
-    images = torch.randint(256, (IMAGES, 28, 28), dtype=torch.uint8)
-    labels = torch.randint(10, (IMAGES,))
     device = torch.device(words.device)
-    figures = summary(measure(Setting(words.epochs, device, words.batch_size, words.hidden, images, labels)))
+    figures = summary(measure(Setting(words.epochs, device, words.batch_size, tuple(words.hidden), *random_images())))
     figures["versions"] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -348,6 +366,12 @@ def main() -> None:
     print(table(figures))
     if words.json:
         words.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def random_images() -> tuple[Tensor, Tensor]:
+    """Images, (60000, 28, 28) uint8, and labels, (60000,) int64, of MNIST's form."""
+    torch.manual_seed(0)
+    return torch.randint(256, (IMAGES, 28, 28), dtype=torch.uint8), torch.randint(10, (IMAGES,))
 
 
 def processor() -> str:

@@ -29,7 +29,12 @@ class UpdateLog(Callback):
         """Has nothing to log."""
         self.lr = 0.0  # of the newest update
         self.losses: list[Tensor] = []  # of the updates since their mean was logged, in parts
-        self.lrs: list[float] = []  # of the updates since they were written
+        self.lrs: list[float] = []  # of the same updates
+        self.unwritten: list[float] = []  # step sizes since they were written
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings losses from a checkpoint to where the others will be."""
+        self.losses = [losses.to(pl_module.device) for losses in self.losses]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
@@ -37,13 +42,15 @@ class UpdateLog(Callback):
         """Keeps the losses and step sizes of a block of updates, and logs when it is time."""
         self.losses.append(outputs["loss"])
         self.lrs += outputs["lr"]
+        self.unwritten += outputs["lr"]
         self.lr = self.lrs[-1]
         # A run that is never logged is still looked at, once an epoch.
         if trainer.global_step % (trainer.log_every_n_steps or trainer.num_training_batches) == 0:
+            self.write_step_sizes(trainer)  # first, while a GPU is still at the updates
             self.check_losses(trainer, pl_module)
             pl_module.log("train/loss", torch.cat(self.losses).mean(), prog_bar=True)
             self.losses.clear()
-            self.write_step_sizes(trainer)
+            self.lrs.clear()
 
     def state_dict(self) -> dict[str, list[float]]:
         """The losses since their mean was logged."""
@@ -71,10 +78,10 @@ class UpdateLog(Callback):
 
     def write_step_sizes(self, trainer: Trainer) -> None:
         """Writes each at the number of its update, counted from 0."""
-        for k, lr in enumerate(self.lrs, start=trainer.global_step - len(self.lrs)):
+        for k, lr in enumerate(self.unwritten, start=trainer.global_step - len(self.unwritten)):
             for logger in trainer.loggers:
                 logger.log_metrics({"lr": lr}, step=k)
-        self.lrs.clear()
+        self.unwritten.clear()
 
     def check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the run if a loss that has gathered is not finite."""

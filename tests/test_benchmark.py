@@ -15,12 +15,12 @@ def test_benchmark_reports_every_way(
 ) -> None:
     monkeypatch.setattr(benchmark, "TURNS", 1)
     monkeypatch.setattr(benchmark, "IMAGES", 4000)
-    sizes = ["--epochs", "1", "--batch-size", "1000", "--hidden", "20", "--device", device]
+    sizes = ["--epochs", "1", "--batch-size", "1000", "--hidden", "20", "10", "--device", device]
     monkeypatch.setattr("sys.argv", ["benchmark", *sizes, "--json", str(tmp_path / "figures.json")])
     benchmark.main()
     printed = capsys.readouterr().out
     figures = json.loads((tmp_path / "figures.json").read_text())
-    for way in ("notebook", "plain", "lightning", "fit", "fit_with_validation", "floor"):
+    for way in ("notebook", "plain", "plain_torch", "lightning", "fit", "fit_with_validation", "fit_bf16", "floor"):
         assert f"{way} " in printed
         assert figures[way]["seconds"] > 0
         assert figures[way]["lowest_ratio"] == figures[way]["ratio_to_floor"] == figures[way]["highest_ratio"]
@@ -28,7 +28,7 @@ def test_benchmark_reports_every_way(
     assert figures["fit"]["seconds"] < figures["fit_with_validation"]["seconds"]
     assert figures["fit_command"]["seconds"] > figures["fit"]["seconds"]
     assert figures["versions"]["torch"] == torch.__version__
-    assert figures["setting"] == {"epochs": 1, "batch_size": 1000, "hidden": 20, "turns": 1}
+    assert figures["setting"] == {"epochs": 1, "batch_size": 1000, "hidden": [20, 10], "turns": 1}
 
 
 @pytest.mark.parametrize("words", [["--epochs", "0"], ["--batch-size", "-1"], ["--hidden", "x"], ["--device", "tpu"]])
