@@ -48,6 +48,8 @@ class MLPClassifier(LightningModule):
         max_decays: Reductions of the step size; the plateau after them ends the run.
     """
 
+    takes_blocks = True
+
     def __init__(
         self,
         hidden: tuple[PositiveInt, ...] = (500,),

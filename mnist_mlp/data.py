@@ -168,13 +168,11 @@ class MNISTDataModule(LightningDataModule):
         """This process's number, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def train_batches(self) -> Batches:
-        """The training images in a new order every epoch."""
-        return Batches(*self.train_set, self.hparams.batch_size, self.hparams.seed, *self.share)
-
-    def train_dataloader(self) -> Blocks:
-        """The same in blocks, for a trainer."""
-        return Blocks(self.train_batches(), self.trainer)
+    def train_dataloader(self) -> Batches | Blocks:
+        """The training images in a new order every epoch: in blocks for a module that has `takes_blocks`."""
+        batches = Batches(*self.train_set, self.hparams.batch_size, self.hparams.seed, *self.share)
+        module = self.trainer and self.trainer.lightning_module
+        return Blocks(batches, self.trainer) if getattr(module, "takes_blocks", False) else batches
 
     def val_dataloader(self) -> Slices | list:
         """The validation images; nothing if there are none."""

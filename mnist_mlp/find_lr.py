@@ -138,7 +138,7 @@ def find_lr(
         new = sorted(set(lrs) - trials.keys())
         if new:
             print(f"{'trying':<11} {', '.join(f'{lr:g}' for lr in new)}: {updates} updates each", flush=True)
-            batches = datamodule.train_batches().epochs()
+            batches = datamodule.train_dataloader().epochs()
             trials.update((trial.lr, trial) for trial in try_step_sizes(net, loss_fn, batches, new, updates, guessing))
 
     def working() -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import put_archives, serve
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import MNIST
@@ -128,7 +129,7 @@ def test_batch_is_what_the_notebooks_transforms_give(mnist_dir: Path) -> None:
         image, target = notebook[int(data_index(data, i))]
         torch.testing.assert_close(x[i], image)
         assert torch.equal(y[i], target)
-    x, y = next(iter(data.train_batches()))
+    x, y = next(iter(data.train_dataloader()))
     assert (x.shape, x.dtype, y.shape, y.dtype) == ((50, 1, 28, 28), torch.float32, (50, 10), torch.float32)
     assert abs(data.train_set[0].mean()) < 1e-3
     assert abs(data.train_set[0].std() - 1) < 1e-3
@@ -270,3 +271,22 @@ def test_digits_need_no_directory(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert ready(data_dir=file / "data", source="digits").dataset == "digits"
+
+
+def test_batches_are_in_blocks_only_for_a_module_that_takes_them() -> None:
+    class Plain(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+            x, y = batch
+            assert x.shape == (1000, 1, 28, 28)
+            assert y.shape == (1000, 10)
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    trainer = Trainer(max_steps=2, limit_train_batches=2, max_epochs=1, accelerator="cpu", logger=False)
+    trainer.fit(Plain(), MNISTDataModule(source="digits", batch_size=1000))
+    assert trainer.fit_loop.epoch_loop.batch_progress.total.completed == 2

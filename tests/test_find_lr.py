@@ -106,7 +106,7 @@ def test_candidates_trained_together_take_the_paths_of_lone_runs(
     torch.manual_seed(0)
     net, loss_fn = MLP((100,)).to(dtype), LOSSES[loss]
     before = {name: parameter.clone() for name, parameter in net.named_parameters()}
-    batches = [(x.to(dtype), y.to(dtype)) for x, y in islice(digits.train_batches(), 15)]
+    batches = [(x.to(dtype), y.to(dtype)) for x, y in islice(digits.train_dataloader(), 15)]
     lrs = [0.01, 1e6, 0.1]  # the one that diverges leaves the others alone
     stack = StackedSGD(net, loss_fn, lrs)
     together = torch.stack([stack.step(x, y) for x, y in batches], dim=1)

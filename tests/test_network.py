@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_mlp import MLP
+from mnist_mlp.network import Linear
 
 
 def test_default_is_the_notebooks_network() -> None:
@@ -55,3 +56,24 @@ def test_network_travels_to_other_processes() -> None:
     net = MLP((4,))
     x = torch.randn(2, 784)
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
+
+
+@pytest.mark.parametrize("batch_size", [1, 200])  # by torch's product, and by oneDNN's
+@pytest.mark.parametrize("of_input", [False, True])
+def test_linear_is_torchs(of_input: bool, batch_size: int) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(784, 500), torch.randn(batch_size, 784, requires_grad=of_input)
+    inputs = (*layer.parameters(), *([x] if of_input else []))
+    error = torch.randn(batch_size, 500)
+    output, expected = layer(x), F.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(
+        torch.autograd.grad(output, inputs, error), torch.autograd.grad(expected, inputs, error), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_linear_in_other_precisions(dtype: torch.dtype) -> None:
+    layer, x = Linear(784, 500).to(dtype), torch.randn(200, 784, dtype=dtype)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))

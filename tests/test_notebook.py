@@ -169,7 +169,7 @@ def mnist(mnist_dir: Path) -> MNISTDataModule:
 
 
 def test_images_are_normalised_and_labels_one_hot(data: MNISTDataModule) -> None:
-    x, y = next(iter(data.train_batches()))
+    x, y = next(iter(data.train_dataloader()))
     assert x.shape == (200, 1, 28, 28)
     assert x.min() == pytest.approx(-0.1307 / 0.3081)
     assert y.shape == (200, 10)
@@ -217,7 +217,7 @@ def compare_fit_with_the_notebook(
     """600 updates: the same parameters but for rounding, and the same table but for the times."""
     torch.manual_seed(0)
     net = MLP().to(dtype)
-    table = notebook_sgd(net, data.train_batches(), lr=0.1, epochs=2, dtype=dtype)
+    table = notebook_sgd(net, data.train_dataloader(), lr=0.1, epochs=2, dtype=dtype)
 
     place = ("--data.data_dir", data.hparams.data_dir, "--data.source", data.hparams.source)
     output, _ = run("fit", "--config", CONFIGS / "notebook.yaml", *place, "--trainer.precision", precision)
@@ -261,7 +261,7 @@ def losses_of(data: MNISTDataModule, lr: float, updates: int, loss: str = "mse")
     """The losses of the first updates at a constant step size."""
     torch.manual_seed(0)
     net, losses = MLP(), []
-    for _, (x, y) in zip(range(updates), data.train_batches(), strict=False):
+    for _, (x, y) in zip(range(updates), data.train_dataloader(), strict=False):
         value, gradient = loss_and_gradient(net, LOSSES[loss], x, y)
         losses.append(value.item())
         with torch.no_grad():
