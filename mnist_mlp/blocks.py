@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar, Timer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from mnist_mlp.batches import Batches
 
-LONGEST = 100  # updates: nobody waits long for a signal to be answered, and more would not pay
+LONGEST = 100  # updates; more would not pay, and a signal or a clock is looked at between blocks
 
 
 class Block:
@@ -29,12 +31,21 @@ class Block:
         return map(self.batches.gather, self.shares)
 
 
+def sees_updates(callback: Callback) -> bool:
+    """Whether a callback of somebody else's does something at every update."""
+    ours = type(callback).__module__.startswith(__package__ + ".")
+    per_block = ours or isinstance(callback, ProgressBar | Checkpoint | Timer)
+    hooks = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step")
+    return not per_block and any(is_overridden(hook, callback, Callback) for hook in hooks)
+
+
 class Blocks:
     """The training batches in blocks, for a trainer that counts batches.
 
     A block ends wherever the trainer has something to do: log, validate, save, end the epoch or the run. Lightning
     counts a training step as one batch; it is told of the block's other ones when the block is handed out, so that to
-    all that it calls the block is its last batch. How the batches are cut into blocks changes no result.
+    all that it calls the block is its last batch. How the batches are cut into blocks changes no result. If a callback
+    does something at every update there are no blocks, but the batches themselves.
 
     Args:
         batches: The batches.
@@ -48,7 +59,9 @@ class Blocks:
         """Number of batches, in which Lightning counts an epoch."""
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[Block | tuple[Tensor, Tensor]]:
+        if any(map(sees_updates, self.trainer.callbacks)):
+            yield from self.batches
         shares = self.batches.shares()
         while block := list(islice(shares, self.until_due())):
             self.count(len(block) - 1)
@@ -61,8 +74,7 @@ class Blocks:
         left = [LONGEST, trainer.num_training_batches - in_epoch]
         if in_epoch < self.batches.full_batches:
             left.append(self.batches.full_batches - in_epoch)
-        if trainer.max_steps != -1:
-            left.append(trainer.max_steps - trainer.global_step)
+        left += [steps - trainer.global_step for steps in (trainer.max_steps, trainer.min_steps or 0)]
         intervals = [(trainer.log_every_n_steps, trainer.global_step)]
         intervals += [
             (getattr(each, "_every_n_train_steps", 0), trainer.global_step) for each in trainer.checkpoint_callbacks
@@ -72,7 +84,7 @@ class Blocks:
                 (trainer.val_check_batch, in_all if trainer.check_val_every_n_epoch is None else in_epoch)
             )
         left += [interval - done % interval for interval, done in intervals if interval > 0]
-        return min(left)
+        return min(batches for batches in left if batches > 0)
 
     def count(self, batches: int) -> None:
         """Tells Lightning of batches besides the one that it counts itself."""

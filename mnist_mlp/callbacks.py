@@ -1,13 +1,11 @@
 """What a run shows: the notebook's table, the hyperparameters in TensorBoard, the closing summary."""
 
 import shlex
-import sys
 import time
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
@@ -78,27 +76,6 @@ class EpochLines(Callback):
             values.append(f"lr {self.lr:.4g}")
             last = f" of {trainer.max_epochs}" if trainer.max_epochs != -1 else ""
             print(f"epoch {trainer.current_epoch + 1}{last}: {', '.join(values)}", flush=True)
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`, the newest state of the run.
-
-    `ModelCheckpoint(save_last=True)` leaves it out when the monitored value has not improved, and when `max_steps`
-    or `max_time` ends a run between two validations.
-    """
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the state that the run ends with."""
-        if not trainer.fast_dev_run:
-            self.best_model_path = self.format_checkpoint_name({})
-            trainer.save_checkpoint(self.best_model_path)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Says how to go on from the newest checkpoint after Ctrl-C."""
-        super().on_exception(trainer, pl_module, exception)
-        if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
-            resume = on_checkpoint("fit", self.best_model_path)
-            print(f"\nstopped; go on from the last checkpoint with: {resume}", file=sys.stderr)
 
 
 class HyperparametersTable(Callback):

@@ -1,8 +1,10 @@
 """Updates that a GPU repeats by itself: the first is captured in a CUDA graph, the others are its replays."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -10,26 +12,32 @@ from mnist_mlp.blocks import LONGEST, Block
 
 
 def capturable(block: Block, optimizer: Optimizer) -> bool:
-    """Whether the updates from a block can be replayed.
+    """Whether the updates from a block can be replayed: on a GPU, from whole batches, in one process.
 
-    Not on a CPU; not from a last batch that is smaller, nor from a share of a batch, whose gradient is averaged with
-    those of other processes; and not by an optimizer whose step reads numbers on the host, which for torch's are all
-    but a fused SGD and those made with `capturable=True`.
+    And by an optimizer whose step reads nothing on the host: of torch's, a fused SGD, and those that are made with
+    `capturable=True`. The checks that `detect_anomaly` and `deterministic` add do read on the host.
     """
     batches = block.batches
-    whole = len(block.shares[0]) == batches.whole_batch_size
+    if not batches.images.is_cuda or len(block.shares[0]) < batches.whole_batch_size or dist.is_initialized():
+        return False
+    if torch.is_anomaly_enabled() or torch.are_deterministic_algorithms_enabled():
+        return False
     groups = optimizer.param_groups
-    return (
-        batches.images.is_cuda and whole and len(groups) == 1 and groups[0].get("capturable", groups[0].get("fused"))
-    )
+    return len(groups) == 1 and bool(groups[0].get("capturable", groups[0].get("fused")))
+
+
+def constants(optimizer: Optimizer) -> dict[str, Any]:
+    """What an optimizer's step goes by besides its step size: momentum and the like."""
+    (group,) = optimizer.param_groups
+    return {name: value for name, value in group.items() if name not in ("params", "lr")}
 
 
 class CapturedUpdates:
     """A captured update and all that differs from one update to the next, which therefore lies on the device.
 
     To replay an update costs the host some microseconds, in place of the launches of all its kernels, and the graph
-    sees only what was at its addresses: which images each update of a block takes, its step size, and how many updates
-    of the block have been made, which it counts itself.
+    sees only what was at its addresses: which images each update of a block takes, its step size (in float32), and how
+    many updates of the block have been made, which it counts itself.
 
     Args:
         update: One update from a batch, (x, y), by an optimizer; returns the loss, () float. Has been called before:
@@ -42,6 +50,7 @@ class CapturedUpdates:
         self, update: Callable[[tuple[Tensor, Tensor], Optimizer], Tensor], optimizer: Optimizer, block: Block
     ) -> None:
         self.update, self.optimizer, self.batches = update, optimizer, block.batches
+        self.constants = constants(optimizer)
         device = block.batches.images.device
         self.shares = torch.zeros(LONGEST, len(block.shares[0]), dtype=torch.int64, device=device)
         self.lrs, self.losses = torch.zeros(2, LONGEST, dtype=torch.float32, device=device)
@@ -50,6 +59,7 @@ class CapturedUpdates:
         # Kernels that are new to the process may have to be loaded, which "relaxed" allows.
         with torch.cuda.graph(self.graph, capture_error_mode="relaxed"):
             self.next_update()
+        optimizer.zero_grad()  # the gradients are places in the graph's memory
 
     def next_update(self) -> None:
         """What is captured: update k, and k + 1."""
@@ -63,7 +73,8 @@ class CapturedUpdates:
 
     def fits(self, block: Block) -> bool:
         """Whether the updates from a block are replays of the captured one."""
-        return block.batches.images is self.batches.images and len(block.shares[0]) == self.shares.shape[1]
+        same_images = block.batches.images is self.batches.images and len(block.shares[0]) == self.shares.shape[1]
+        return same_images and constants(self.optimizer) == self.constants
 
     def replay(self, block: Block, lrs: list[float]) -> Tensor:
         """Makes the updates of a block with these step sizes, without waiting for them. Returns the losses, (n,)."""

@@ -33,6 +33,9 @@ def check_settings(command: str, config: Namespace, words: list[str]) -> None:
         raise UserError(f"--model.lr {config.model.lr:g} is no number in float32: use find_lr")
     if config.trainer.overfit_batches:
         raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
+    for saver in ("checkpoint", "last"):
+        if config.get(f"{saver}.save_on_exception"):
+            raise UserError(f"--{saver}.save_on_exception could save in mid-update: last.ckpt is saved after signals")
     if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
         raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
     if command == "fit":

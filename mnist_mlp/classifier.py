@@ -22,6 +22,7 @@ from mnist_mlp.captured import CapturedUpdates, capturable
 from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
+from mnist_mlp.preemption import TidyStop
 from mnist_mlp.schedules import PerUpdate, Plateau
 from mnist_mlp.update_log import UpdateLog
 
@@ -68,6 +69,7 @@ class MLPClassifier(LightningModule):
         self.net = MLP(hidden, activation)
         self.loss_fn = LOSSES[loss]
         self.captured: CapturedUpdates | None = None
+        self.metrics: dict[str, float] = {}  # of a run that this one goes on with
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
 
@@ -90,8 +92,8 @@ class MLPClassifier(LightningModule):
         return [PerUpdate(optimizer, settings.schedule)]
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run is logged and watched by."""
-        return [UpdateLog()]
+        """What every run is logged, watched and stopped by."""
+        return [UpdateLog(), TidyStop()]
 
     def setup(self, stage: str) -> None:
         """Refuses float16: its loss scaling lives in the `.backward()` that explicit gradients do not call."""
@@ -102,6 +104,7 @@ class MLPClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Tells a schedule how long the run is, or ends a run that has had its last plateau."""
+        self.captured = None  # from a fit that an error ended
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
@@ -158,7 +161,7 @@ class MLPClassifier(LightningModule):
         """
         if not self.trainer.is_last_batch:
             return
-        metrics = self.trainer.callback_metrics
+        metrics = self.metrics | self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 continue
@@ -174,7 +177,7 @@ class MLPClassifier(LightningModule):
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
-        """Lets go of what lies on the GPU; another fit has another optimizer."""
+        """Lets go of what lies on the GPU."""
         self.captured = None
 
     def evaluate(self, batch: Batch) -> None:
@@ -235,6 +238,11 @@ class MLPClassifier(LightningModule):
         model.load_state_dict(checkpoint["state_dict"])
         return model
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Saves the newest metrics too: the epoch's validation may be over and its schedule's step yet to come."""
+        metrics = self.metrics | self.trainer.callback_metrics
+        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resumes what Lightning would not.
 
@@ -242,6 +250,7 @@ class MLPClassifier(LightningModule):
         the epoch had not reached. And it keeps the old step size where another `lr` is given to go on with, which is
         how the notebook's practitioners go on.
         """
+        self.metrics = checkpoint.get("metrics", {})
         loop = checkpoint["loops"]["fit_loop"]
         if not loop["epoch_loop.batch_progress"]["is_last_batch"]:
             for progress in (loop["epoch_progress"]["current"], loop["epoch_progress"]["total"]):

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, LastCheckpoint
+from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
@@ -29,6 +30,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.find_lr import find_lr
 from mnist_mlp.mnist import DataError, mnist_exists
 from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
+from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
 from mnist_mlp.update_log import TrainingError
 
 DEFAULTS = {  # where those of `fit` would show nothing
@@ -47,7 +49,33 @@ class SaveConfig(SaveConfigCallback):
         """Saves `config.yaml`, which repeats the run, and so without the checkpoint it was resumed from."""
         self.config = self.config.clone()
         del self.config["ckpt_path"]
+        path = Path(trainer.log_dir) / self.config_filename
+        self.config_filename += ".part"  # a resumed run reads it, even one killed now
         super().setup(trainer, pl_module, "fit")
+        if trainer.is_global_zero:
+            path.with_name(self.config_filename).replace(path)
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard's logger in a folder that no other run has, though it be started at the same time."""
+
+    def _get_next_version(self) -> int:
+        version = super()._get_next_version()
+        while rank_zero_only.rank == 0:  # the other processes are told
+            try:
+                Path(self.root_dir, f"version_{version}").mkdir(parents=True)
+                break
+            except FileExistsError:
+                version += 1
+        return version
+
+    def finalize(self, status: str) -> None:
+        """Closes the files; a run that an error has ended before it wrote any leaves no folder."""
+        super().finalize(status)
+        if status == "failed" and rank_zero_only.rank == 0:
+            with suppress(OSError):  # not empty
+                Path(self.log_dir).rmdir()
+                Path(self.root_dir).rmdir()
 
 
 class MethodologyTrainer(Trainer):
@@ -196,7 +224,8 @@ class CLI(LightningCLI):
         if config.trainer.limit_val_batches == 0 and str(config.checkpoint.monitor).startswith("val/"):
             config.checkpoint.monitor = None  # the newest checkpoint is the best one
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
-            config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=Namespace(lr=float(config.model.lr)))
+            settings = Namespace(lr=float(config.model.lr), fused=True)  # as `configure_optimizers` has it
+            config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=settings)
         if self.subcommand != "fit":
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
@@ -212,25 +241,24 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with a logger only for `fit`, and a progress bar on a terminal or lines elsewhere."""
         config = self.config_init[self.subcommand].trainer
+        kwargs["plugins"] = config.plugins or [WholeFiles()]
         if config.logger in (None, True):
             kwargs["logger"] = self.subcommand == "fit" and self.tensorboard_logger(config.default_root_dir or "")
         callbacks = config.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if config.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
-            # Redrawing it every update would slow training down.
-            bar = TQDMProgressBar(refresh_rate=config.log_every_n_steps or 1)
-            kwargs["callbacks"] = [*callbacks, bar if kwargs["enable_progress_bar"] else EpochLines()]
+            kwargs["callbacks"] = [*callbacks, TQDMProgressBar() if kwargs["enable_progress_bar"] else EpochLines()]
         return super().instantiate_trainer(**kwargs)
 
-    def tensorboard_logger(self, root: str) -> TensorBoardLogger:
+    def tensorboard_logger(self, root: str) -> RunLogger:
         """A logger into a new folder, or into that of the run that is resumed, whose later points it replaces."""
         if self.checkpoint is not None and self.run_folder.parent.resolve() == (Path(root) / LOGS).resolve():
             self.save_config_kwargs = {"overwrite": True}
             place = {"version": self.run_folder.name, "purge_step": self.checkpoint["global_step"]}
         else:
             place = {}
-        return TensorBoardLogger(root, LOGS, default_hp_metric=False, **place)
+        return RunLogger(root, LOGS, default_hp_metric=False, **place)
 
     def after_instantiate_classes(self) -> None:
         """Tries the checkpoint before anything is written."""
@@ -283,7 +311,7 @@ def main(args: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: With code 2 and one line on stderr, for anything that is wrong with the arguments or files; with
-            code 1 and one line for a run that diverges.
+            code 1 and one line for a run that diverges; with 130 or 143 after SIGINT or SIGTERM.
     """
     warnings.showwarning = show_warning
     for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
@@ -298,15 +326,19 @@ def main(args: list[str] | None = None) -> None:
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
-        CLI(args)
+        with signals_as_errors():
+            CLI(args)
     except (UserError, DataError, CheckpointError, MisconfigurationException) as error:
         fail(str(error))
     except TrainingError as error:
         if rank_zero_only.rank > 0:  # every process has it, one says it
             sys.exit(1)
         fail(str(error), code=1)
-    except KeyboardInterrupt:
-        fail("stopped by Ctrl-C", code=130)
+    except StoppedBySignalError as stop:
+        if rank_zero_only.rank > 0:  # rank 0 says it; torchrun ends the others when one fails
+            sys.exit(0)
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signum)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -16,13 +16,13 @@ ACTIVATIONS = {
 }
 
 
-LARGE = 10_000_000  # multiplications of a layer's product, from where on oneDNN is worth its entrance
+LARGE = 10_000_000  # multiplications in a layer, from where on oneDNN gains more than the way into it costs
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, its large products on a CPU by oneDNN: on one of AMD's twice as fast as MKL, which torch takes.
+    """`nn.Linear`, its large products on a CPU by oneDNN: on an AMD processor twice as fast as MKL, which torch takes.
 
-    oneDNN is entered by tensors of its own type; it takes the weights as they are, and gives their gradients as dense
+    The way into oneDNN is a tensor of its own type; it takes the weights as they are, and their gradients are dense
     tensors. What is not plain float32 goes torch's way, which for bfloat16 is oneDNN already.
     """
 

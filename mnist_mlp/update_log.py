@@ -29,7 +29,7 @@ class UpdateLog(Callback):
         """Has nothing to log."""
         self.lr = 0.0  # of the newest update
         self.losses: list[Tensor] = []  # of the updates since their mean was logged, in parts
-        self.lrs: list[float] = []  # of the same updates
+        self.lrs: list[float] = []  # of the same updates, but for those before a resumption
         self.unwritten: list[float] = []  # step sizes since they were written
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,17 +48,19 @@ class UpdateLog(Callback):
         if trainer.global_step % (trainer.log_every_n_steps or trainer.num_training_batches) == 0:
             self.write_step_sizes(trainer)  # first, while a GPU is still at the updates
             self.check_losses(trainer, pl_module)
-            pl_module.log("train/loss", torch.cat(self.losses).mean(), prog_bar=True)
+            loss = torch.cat(self.losses).mean()
+            pl_module.log("train/loss", loss, prog_bar=True, logger=False)
+            self.write_loss(trainer, loss)
             self.losses.clear()
             self.lrs.clear()
 
-    def state_dict(self) -> dict[str, list[float]]:
+    def state_dict(self) -> dict[str, list[Tensor]]:
         """The losses since their mean was logged."""
-        return {"losses": torch.cat(self.losses).tolist() if self.losses else []}
+        return {"losses": [losses.cpu() for losses in self.losses]}
 
-    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         """Goes on from them."""
-        self.losses = [torch.tensor(state["losses"])]
+        self.losses = list(state["losses"])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lets only a run be saved that has not diverged, and writes what has gathered."""
@@ -67,14 +69,23 @@ class UpdateLog(Callback):
             what = f"a parameter is not finite after update {trainer.global_step - 1}"
             raise self.divergence(trainer, pl_module, what, self.lr)
         self.write_step_sizes(trainer)
+        for logger in trainer.loggers:
+            logger.save()  # the run that goes on from the checkpoint adds only what comes after it
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes what has gathered, the mean of the last losses too."""
         self.check_losses(trainer, pl_module)
         self.write_step_sizes(trainer)
-        if self.losses and trainer.log_every_n_steps:
+        if self.losses:
+            self.write_loss(trainer, torch.cat(self.losses).mean())
+
+    def write_loss(self, trainer: Trainer, loss: Tensor) -> None:
+        """Writes a mean at the last of its updates; Lightning would only after a checkpoint had been saved."""
+        if trainer.log_every_n_steps:
             for logger in trainer.loggers:
-                logger.log_metrics({"train/loss": torch.cat(self.losses).mean().item()}, trainer.global_step - 1)
+                logger.log_metrics(
+                    {"train/loss": loss.item(), "epoch": trainer.current_epoch}, trainer.global_step - 1
+                )
 
     def write_step_sizes(self, trainer: Trainer) -> None:
         """Writes each at the number of its update, counted from 0."""

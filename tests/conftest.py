@@ -24,6 +24,17 @@ RUNS = Path("lightning_logs")
 REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --full."""
+    parser.addoption("--full", action="store_true", help="kill and fuzz in full numbers, which takes most of an hour")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the slow tests are to do all that they can."""
+    return request.config.getoption("--full")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what needs a GPU where there is none."""
     if not torch.cuda.is_available():

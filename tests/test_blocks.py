@@ -1,5 +1,6 @@
 """Blocks of updates: what comes out of a run is what one update to a training step gives."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_same_parameters
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, Slices
 from mnist_mlp.blocks import LONGEST, Block, Blocks
+from mnist_mlp.captured import CapturedUpdates
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
 
@@ -28,7 +30,6 @@ class Recorder(Logger, Callback):
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.validations: list[int] = []
         self.saves: list[int] = []
-        self.steps: list[tuple[int, int]] = []
 
     def log_hyperparams(self, *_: Any) -> None:
         pass
@@ -42,11 +43,6 @@ class Recorder(Logger, Callback):
     def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
         self.saves.append(trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.steps.append((trainer.global_step, batch_idx))
-
 
 class Run:
     """A run on random images, in blocks or with one update to a training step."""
@@ -58,6 +54,7 @@ class Run:
         model: dict[str, Any],
         ckpt_path: str | None = None,
         save: dict[str, Any] | None = None,
+        callbacks: tuple[Callback, ...] = (),
         **settings: Any,
     ) -> None:
         torch.manual_seed(0)
@@ -68,11 +65,14 @@ class Run:
         self.trainer = Trainer(
             **{"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 25, "num_sanity_val_steps": 0, **settings},
             logger=self.seen,
-            callbacks=[self.seen, self.saver],
+            callbacks=[self.seen, self.saver, *callbacks],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         self.model = MLPClassifier(**{"hidden": (8,), **model})
+        self.steps: list[tuple[int, int]] = []
+        # A callback would get every update.
+        self.model.on_train_batch_end = lambda *args: self.steps.append((self.trainer.global_step, args[-1]))
         train = Blocks(batches, self.trainer) if in_blocks else batches
         self.trainer.fit(self.model, train, Slices(images[:50], targets[:50], 25), ckpt_path=ckpt_path)
 
@@ -86,7 +86,8 @@ def assert_equal_runs(blocks: Run, plain: Run) -> None:
     assert blocks.seen.metrics == plain.seen.metrics
     assert blocks.seen.validations == plain.seen.validations
     assert blocks.seen.saves == plain.seen.saves
-    assert set(blocks.seen.steps) <= set(plain.seen.steps)
+    assert set(blocks.steps) <= set(plain.steps)
+    assert len(blocks.steps) < len(plain.steps) or plain.trainer.log_every_n_steps == 1
     files = [sorted(path.name for path in Path(run.saver.dirpath).glob("*.ckpt")) for run in (blocks, plain)]
     assert files[0] == files[1]
 
@@ -111,6 +112,7 @@ def assert_equal_runs(blocks: Run, plain: Run) -> None:
         {"save": {"every_n_train_steps": 9}},
         {"save": {"every_n_train_steps": 40}, "val_check_interval": 12, "log_every_n_steps": 9, "max_steps": 201},
         {"fast_dev_run": 6},
+        {"min_steps": 137, "max_epochs": 1},
         {"min_epochs": 1, "max_epochs": 2, "reload_dataloaders_every_n_epochs": 1},
     ],
     ids=str,
@@ -140,10 +142,10 @@ def test_a_run_in_blocks_goes_on_as_the_run_would(stop: int, tmp_path: Path) -> 
 
 def test_blocks_end_where_something_is_due(tmp_path: Path) -> None:
     run = Run(tmp_path, True, {}, val_check_interval=30, max_steps=130, save={"every_n_train_steps": 45})
-    steps = [step for step, _ in run.seen.steps]
+    steps = [step for step, _ in run.steps]
     assert steps == [25, 30, 45, 50, 60, 75, 90, 100, 101, 125, 130]
     run = Run(tmp_path, True, {}, log_every_n_steps=1000, max_epochs=2, limit_val_batches=0)
-    assert [step for step, _ in run.seen.steps] == [LONGEST, 101, 101 + LONGEST, 202]
+    assert [step for step, _ in run.steps] == [LONGEST, 101, 101 + LONGEST, 202]
 
 
 def test_a_block_gathers_its_batches_when_asked() -> None:
@@ -154,3 +156,62 @@ def test_a_block_gathers_its_batches_when_asked() -> None:
     for share, (x, y) in zip(shares, block, strict=False):
         assert torch.equal(x, batches.images[share])
         assert torch.equal(y, batches.targets[share])
+
+
+def test_a_resumed_run_may_have_shorter_epochs(tmp_path: Path) -> None:
+    for limit in (40, 60):
+        ends = []
+        for in_blocks in (True, False):
+            broken = Run(tmp_path / f"{limit}", in_blocks, {}, max_steps=60, save={"every_n_train_steps": 60})
+            path = broken.saver.best_model_path
+            ends.append(Run(tmp_path / f"{limit}", in_blocks, {}, ckpt_path=path, limit_train_batches=limit))
+        assert_same_parameters(ends[0].model.state_dict(), ends[1].model.state_dict())
+        assert ends[0].trainer.global_step == ends[1].trainer.global_step
+
+
+def test_a_callback_that_acts_on_updates_gets_every_one(tmp_path: Path) -> None:
+    average, monitor = EMAWeightAveraging(decay=0.9), LearningRateMonitor("step")
+    run = Run(tmp_path, True, {"schedule": "inverse_sqrt"}, callbacks=(average, monitor), max_epochs=1)
+    assert average._average_model.n_averaged == 101
+    assert len(run.steps) == 101
+    lrs = [metrics["lr-SGD"] for _, metrics in run.seen.metrics if "lr-SGD" in metrics]
+    assert lrs == pytest.approx([0.1 / 25**0.5, 0.1 / 50**0.5, 0.1 / 75**0.5, 0.1 / 100**0.5])
+
+
+class Replayed:
+    """What a CUDA graph does, without one: captures nothing, and replays by doing it."""
+
+    def __init__(self, captured: CapturedUpdates) -> None:
+        self.replay = captured.next_update
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+def test_replays_are_the_updates(
+    schedule: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the graph itself, which takes a GPU."""
+    make = CapturedUpdates.__init__
+
+    def make_without_gpu(self: CapturedUpdates, *args: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(CapturedUpdates, "next_update", lambda self: None)
+            make(self, *args)
+        self.graph = Replayed(self)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(CapturedUpdates, "__init__", make_without_gpu)
+    model = {"schedule": schedule, "patience": 1, "max_decays": 9}
+    settings = {"precision": precision, "val_check_interval": 30, "max_epochs": 3}
+    plain = Run(tmp_path, False, model, **settings)
+    monkeypatch.setattr("mnist_mlp.classifier.capturable", lambda block, _: len(block.shares[0]) == BATCH_SIZE)
+    replays = []
+    replay = CapturedUpdates.replay
+    monkeypatch.setattr(CapturedUpdates, "replay", lambda *args: replays.append(len(args[1])) or replay(*args))
+    blocks = Run(tmp_path, True, model, **settings)
+    assert sum(replays) == 303 - 25 - 3  # but for the first block, and the last batch of each epoch
+    assert blocks.trainer.fit_loop.state_dict() == plain.trainer.fit_loop.state_dict()
+    assert [step for step, _ in blocks.seen.metrics] == [step for step, _ in plain.seen.metrics]
+    for name, parameter in plain.model.state_dict().items():
+        torch.testing.assert_close(blocks.model.state_dict()[name], parameter, rtol=1e-6, atol=1e-6)

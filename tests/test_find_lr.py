@@ -4,6 +4,7 @@ import csv
 import math
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from itertools import islice, repeat
 from pathlib import Path
@@ -220,12 +221,9 @@ def test_settings_of_a_run_of_fit_are_taken(run: Run) -> None:
 
 
 def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(StackedSGD, "step", interrupt)
+    monkeypatch.setattr(StackedSGD, "step", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as end:
         run("find_lr", *SMALL)
     assert end.value.code == 130
-    assert "stopped" in capsys.readouterr().err
+    assert "stopped by SIGINT" in capsys.readouterr().err
     assert not RUNS.exists()

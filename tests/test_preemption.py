@@ -1,0 +1,173 @@
+"""Runs that are stopped, killed, crowded or out of space: nothing is lost, nothing half-written is left."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RUNS, assert_same_parameters, checkpoint, scalars
+
+Run = Callable[..., tuple[str, str]]
+FIT = [sys.executable, "-m", "mnist_mlp", "fit"]
+# 550 updates an epoch, a validation and a checkpoint every few milliseconds
+OFTEN = """--data.source digits --data.batch_size 100 --model.hidden [50] --model.patience 1 --model.lr 1
+--trainer.val_check_interval 90 --last.every_n_train_steps 40 --trainer.log_every_n_steps 30"""  # fmt: skip
+OFTEN = OFTEN.split()
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def fit(command: list[str]) -> None:
+    """Runs a command to its end."""
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
+    assert result.returncode == 0, result.stderr
+
+
+def newest() -> int:
+    """Number of the newest run."""
+    return max(int(folder.name.removeprefix("version_")) for folder in RUNS.glob("version_*"))
+
+
+def resume_or_start(options: list[str]) -> list[str]:
+    """What a job types that is started again and again."""
+    return [*FIT, "--ckpt_path", "last"] if list(RUNS.glob("*/checkpoints/last.ckpt")) else [*FIT, *options]
+
+
+def assert_same_run(version: int) -> None:
+    """A run is what the unbroken version_0 is: parameters, step sizes, metrics, and what was best."""
+    whole, broken = (checkpoint(version=each) for each in (0, version))
+    assert broken["global_step"] == whole["global_step"]
+    assert_same_parameters(broken["state_dict"], whole["state_dict"])
+    assert broken["lr_schedulers"] == whole["lr_schedulers"]
+    assert scalars(version) == scalars(0)
+    best = [checkpoint("best", each) for each in (0, version)]
+    assert best[0]["global_step"] == best[1]["global_step"]
+    assert_same_parameters(best[0]["state_dict"], best[1]["state_dict"])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_a_run_killed_at_any_moment_goes_on_exactly(
+    schedule: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*OFTEN, "--model.schedule", schedule, "--trainer.max_epochs", "30" if full else "6"]
+    fit([*FIT, *options])
+    RUNS.rename("whole")
+    moments, kills = random.Random(0), 0
+    while kills < (20 if full else 2):
+        process = subprocess.Popen(
+            resume_or_start(options), env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        # Start-up takes about 5 s, so most kills meet training, a validation or a checkpoint.
+        try:
+            _, messages = process.communicate(timeout=moments.uniform(2, 9))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            for path in RUNS.rglob("*.ckpt"):
+                assert torch.load(path, weights_only=True)["global_step"] > 0
+        else:
+            assert process.returncode == 0, messages
+            shutil.rmtree(RUNS)  # it was faster than we: once more
+    fit(resume_or_start(options))
+    version = newest()
+    Path("whole/version_0").rename(RUNS / "whole")
+    (RUNS / f"version_{version}").rename(RUNS / "version_broken")
+    for other in RUNS.glob("version_[0-9]*"):  # killed before their first checkpoint
+        assert not list(other.rglob("*.ckpt"))
+        shutil.rmtree(other)
+    (RUNS / "whole").rename(RUNS / "version_0")
+    (RUNS / "version_broken").rename(RUNS / "version_1")
+    assert_same_run(1)
+
+
+@pytest.mark.parametrize(
+    ("signum", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)], ids=str
+)
+def test_a_signal_ends_a_run_tidily(
+    signum: int, devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*OFTEN, "--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--trainer.max_epochs"]
+    fit([*FIT, *options, "5"])
+
+    process = subprocess.Popen(
+        [*FIT, *options, "1000"], env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not process.stdout.readline().startswith("epoch 1 "):
+        assert process.poll() is None
+    time.sleep(random.random() / 5)
+    process.send_signal(signum)
+    started = time.monotonic()
+    _, messages = process.communicate(timeout=60)
+    assert time.monotonic() - started < 5
+    assert process.returncode == 128 + signum
+    assert "Traceback" not in messages
+    path = checkpoint_named(messages)
+    assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; go on with: python -m")
+    assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 5
+    fit([*FIT, "--ckpt_path", path, "--trainer.max_epochs", "5"])
+    assert_same_run(1)
+
+
+def checkpoint_named(messages: str) -> str:
+    """The checkpoint in the command to go on with."""
+    return re.search(r"--ckpt_path (\S+last\.ckpt)$", messages, re.M)[1]
+
+
+def test_a_signal_before_training_leaves_nothing(tmp_path: Path) -> None:
+    command = [*FIT, "--data.data_dir", str(tmp_path / "data"), "--data.source", "digits"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(2)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert not list(tmp_path.rglob("*.ckpt*"))
+
+
+def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*OFTEN, "--trainer.max_epochs", "1"]
+    processes = [
+        subprocess.Popen([*FIT, *options, "--seed_everything", str(seed)], env=ONE_THREAD, stdout=subprocess.DEVNULL)
+        for seed in (1, 2, 3)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    seeds = [checkpoint(version=version)["datamodule_hyper_parameters"]["seed"] for version in (0, 1, 2)]
+    assert sorted(seeds) == [1, 2, 3]
+    for version in (0, 1, 2):
+        folder = RUNS / f"version_{version}"
+        assert len(list(folder.glob("events*"))) == 1
+        assert f"seed_everything: {seeds[version]}\n" in (folder / "config.yaml").read_text()
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    fit = f"{sys.executable} -m mnist_mlp fit --data.source digits --data.batch_size 1000 --model.hidden [500]"
+    script = (
+        f"mount -t tmpfs -o size=4m tmpfs {disk} || exit 77\n"
+        f"cd {disk}; {fit} --trainer.max_epochs 3; code=$?; cp -r lightning_logs {kept}; exit $code"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    if shutil.which("unshare") is None or subprocess.run([*command[:-3], "true"], capture_output=True).returncode:
+        pytest.skip("needs to mount a small file system")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode == 77:
+        pytest.skip("needs to mount a small file system")
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert re.search(r"checkpoint \S+ cannot be saved \(.*No space left.*\); the one saved before is as it was", line)
+    assert "Traceback" not in result.stderr
+    for name in ("best", "last"):
+        saved = torch.load(kept / "version_0" / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert saved["global_step"] == 55
+    assert not list(kept.rglob("*.part"))
