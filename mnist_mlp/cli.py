@@ -22,13 +22,13 @@ from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import COMMANDS, METHODOLOGY, plain
+from mnist_mlp.commands import COMMANDS, METHODOLOGY, OURS, plain
 from mnist_mlp.compare_batch_sizes import compare_batch_sizes
 from mnist_mlp.compare_decays import compare_decays
 from mnist_mlp.compare_methods import compare_methods
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.find_lr import find_lr
-from mnist_mlp.mnist import DataError, mnist_exists
+from mnist_mlp.mnist import DataError, mnist_exists, raw_folder
 from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
 from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
 from mnist_mlp.update_log import TrainingError
@@ -36,6 +36,7 @@ from mnist_mlp.update_log import TrainingError
 DEFAULTS = {  # where those of `fit` would show nothing
     "compare_decays": {"model.lr": 0.5, "trainer.max_epochs": 100},
     "compare_methods": {"model.patience": 1, "trainer.max_epochs": 20},
+    "prepare_data": {"data.source": "mnist"},
 }
 
 
@@ -78,9 +79,16 @@ class RunLogger(TensorBoardLogger):
                 Path(self.root_dir).rmdir()
 
 
-class MethodologyTrainer(Trainer):
-    """Lightning's trainer with the notebook's methodology as further methods, which makes them commands."""
+def prepare_data(trainer: Trainer, model: MLPClassifier, datamodule: MNISTDataModule) -> None:
+    """Brings MNIST into its directory, and does nothing else."""
+    datamodule.prepare_data()
+    print(f"{datamodule.dataset} is ready in {raw_folder(datamodule.hparams.data_dir)}")
 
+
+class CommandTrainer(Trainer):
+    """Lightning's trainer with our commands as further methods, which makes them commands."""
+
+    prepare_data = prepare_data
     find_lr = find_lr
     compare_batch_sizes = compare_batch_sizes
     compare_decays = compare_decays
@@ -96,7 +104,7 @@ class CLI(LightningCLI):
         super().__init__(
             MLPClassifier,
             MNISTDataModule,
-            trainer_class=MethodologyTrainer,
+            trainer_class=CommandTrainer,
             args=self.args,
             save_config_callback=SaveConfig,
             parser_class=Parser,
@@ -126,14 +134,17 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parses a command line into `self.config`."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UnicodeDecodeError as error:
+            raise UserError(f"--config must be text in UTF-8: {error}") from None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands and ours. None lets a checkpoint run code: `weights_only` is no option."""
         ours = {"weights_only", "return_predictions"}
         commands = {name: skipped | ours for name, skipped in LightningCLI.subcommands().items()}
-        return commands | {name: {"model", "datamodule"} for name in METHODOLOGY}
+        return commands | {name: {"model", "datamodule"} for name in OURS}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the seed: always a number, so that every run can be repeated."""
@@ -163,7 +174,9 @@ class CLI(LightningCLI):
         parser.groups["trainer"].title = "Training, by Lightning's Trainer"
         parser.groups["optimizer"].title = "Another update rule"
         parser.groups["lr_scheduler"].title = "A step size that changes"
-        parser.groups[subcommand].title = "What this command compares" if subcommand in METHODOLOGY else "Checkpoint"
+        if subcommand in parser.groups:
+            title = "What this command compares" if subcommand in METHODOLOGY else "Checkpoint"
+            parser.groups[subcommand].title = title
         parser.set_defaults(DEFAULTS.get(subcommand, {}))
         return parser
 
@@ -175,7 +188,7 @@ class CLI(LightningCLI):
         """
         command = self.config.subcommand
         config = self.config[command]
-        if command in METHODOLOGY:
+        if command in OURS:
             return
         name = config.ckpt_path or (None if command == "fit" else "best")
         if name is None:
@@ -262,7 +275,7 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Tries the checkpoint before anything is written."""
-        if self.subcommand in ("predict", *METHODOLOGY) and self.trainer.world_size > 1:
+        if self.subcommand in ("predict", *OURS) and self.trainer.world_size > 1:
             raise UserError(f"--trainer.devices is {self.trainer.world_size}: {self.subcommand} runs in one process")
         if self.checkpoint is None:
             return
@@ -285,7 +298,7 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
-        return arguments if subcommand in METHODOLOGY else {**arguments, "weights_only": True}
+        return arguments if subcommand in OURS else {**arguments, "weights_only": True}
 
     def predict(self, **kwargs: Any) -> None:
         """Prints one row per test image: its number, label, prediction and the network's output for it."""

@@ -12,6 +12,7 @@ COMMANDS = {
     "validate": "Loss and accuracy of a checkpoint on the validation images.",
     "test": "Loss and accuracy of a checkpoint on the test images.",
     "predict": "Classify the test images with a checkpoint: CSV on standard output.",
+    "prepare_data": "Bring MNIST into its directory and check it; nothing else. For a node with a network.",
     "find_lr": "Exercise 1: the largest step size that works while ten times as large a one diverges.",
     "compare_batch_sizes": "Exercise 2: the best step size of each batch size, and how fast each then descends.",
     "compare_decays": "Which factor of the plateau schedule wins on the validation images.",
@@ -22,12 +23,13 @@ TRAINING = re.compile(
     r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
 )
 RUNS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "trainer.log_every_n_steps")
-METHODOLOGY = {  # our own commands, and the settings of `fit` that each uses beside those in COMMON
+METHODOLOGY = {  # the commands of the notebook's methodology, and the settings of `fit` that each uses beside COMMON
     "find_lr": ("data.batch_size",),
     "compare_batch_sizes": ("trainer.max_epochs",),
     "compare_decays": (*RUNS, "model.lr", "model.monitor", "model.patience", "model.max_decays"),
     "compare_methods": (*RUNS, "model.monitor", "model.patience", "model.decay"),
 }
+OURS = (*METHODOLOGY, "prepare_data")  # that are not Lightning's
 COMMON = re.compile(
     r"model\.(hidden|activation|loss)|data\.(data_dir|source|val_size|seed)"
     r"|trainer\.(accelerator|devices|default_root_dir)|(model|data|trainer)$"
@@ -37,6 +39,8 @@ SETTINGS = re.compile(r"(model|data|trainer|optimizer|lr_scheduler|checkpoint|la
 
 def has_part(command: str, option: str) -> bool:
     """Whether an option that is there for `fit` means anything to a command."""
+    if command == "prepare_data" and SETTINGS.match(option):
+        return option in ("data", "data.data_dir", "data.source")
     if command in METHODOLOGY and SETTINGS.match(option):
         return bool(COMMON.match(option)) or option in METHODOLOGY[command]
     return command not in ("validate", "test", "predict") or not TRAINING.match(option)

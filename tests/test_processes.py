@@ -1,0 +1,135 @@
+"""Several processes: the run of one with the whole batch; by Lightning's launcher, by torchrun and under SLURM."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, RUNS, checkpoint, scalars
+
+DIGITS = ["--data.source", "digits", "--model.hidden", "[20]", "--trainer.accelerator", "cpu"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+RANKS = '''
+import sys
+import torch
+import torch.distributed as dist
+from mnist_mlp import MLPClassifier
+from mnist_mlp.cli import main
+
+def compare(self):
+    """Asserts that all processes hold the same parameters, bit for bit."""
+    mine = torch.cat([parameter.detach().flatten() for parameter in self.parameters()])
+    others = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(others, mine)
+    assert all(torch.equal(mine, other) for other in others)
+    open(f"equal_{dist.get_rank()}", "w").close()
+
+MLPClassifier.on_fit_end = compare
+main()
+'''
+
+
+def command(*words: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> str:
+    """Runs a command to its end; gives what it prints."""
+    line = [sys.executable, *program, *map(str, words)]
+    result = subprocess.run(line, capture_output=True, text=True, check=False, env=ONE_THREAD, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_are_one_with_the_whole_batch(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the last batch has only 2 images, for 2 or for 4 processes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ranks.py").write_text(RANKS)
+    whole, val_size = 520, 60_000 - 115 * 520 - 2
+    options = [*DIGITS, "--data.val_size", val_size, "--trainer.max_epochs", 1]
+    command("fit", *options, "--data.batch_size", whole)
+    several = ["--trainer.devices", processes, "--data.batch_size", whole // processes]
+    command("fit", *options, *several, program=("ranks.py",))
+    assert len(list(tmp_path.glob("equal_*"))) == processes
+    one, many = (checkpoint(version=version) for version in (0, 1))
+    assert one["global_step"] == many["global_step"] == 116
+    for name, parameter in one["state_dict"].items():
+        assert (many["state_dict"][name] - parameter).norm() <= 1e-5 * parameter.norm()
+    for tag, points in scalars(0).items():
+        assert scalars(1)[tag] == [(step, pytest.approx(value, rel=1e-4)) for step, value in points]
+
+    path = RUNS / "version_1" / "checkpoints" / "last.ckpt"
+    tests = [command("test", "--ckpt_path", path, "--trainer.devices", number) for number in (1, 3)]
+    values = [[float(value) for value in re.findall(r"test/\w+\s+([\d.]+)", output)] for output in tests]
+    assert len(values[0]) == 2
+    assert values[1] == pytest.approx(values[0], rel=1e-6)  # 10,000 images are no multiple of 3
+
+
+def test_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*DIGITS, "--trainer.max_steps", 10]
+    command("fit", *options, "--data.batch_size", 1000)
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617", "-m", "mnist_mlp")
+    command("fit", *options, "--data.batch_size", 500, "--trainer.devices", 2, program=torchrun)
+    assert [folder.name for folder in sorted(RUNS.iterdir())] == ["version_0", "version_1"]
+    one, two = (checkpoint(version=version)["state_dict"] for version in (0, 1))
+    for name, parameter in one.items():
+        assert (two[name] - parameter).norm() <= 1e-5 * parameter.norm()
+
+
+SRUN = """#!/bin/bash
+# As far as a job can tell: its tasks are processes here, and a signal reaches each of them
+trap 'kill -TERM $tasks' TERM
+for ((i = 0; i < SLURM_NTASKS; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 "$@" & tasks="$tasks $!"
+done
+code=0
+for task in $tasks; do
+    wait "$task"; each=$?
+    if [ $each -gt 128 ] && kill -0 "$task" 2> /dev/null; then wait "$task"; each=$?; fi
+    if [ $each -gt $code ]; then code=$each; fi
+done
+exit $code
+"""
+
+
+def test_a_slurm_job_that_is_preempted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >> requeued\n')):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    slurm = {"JOB_ID": "4711", "JOB_NAME": "mnist_mlp", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}
+    slurm |= {"NODELIST": "localhost", "JOB_NODELIST": "localhost", "CPUS_PER_TASK": "1"}
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()} | {"PATH": path}
+
+    def job(*words: str) -> subprocess.Popen:
+        script = ["bash", "configs/cluster.sbatch", *DIGITS, *words]
+        out = (tmp_path / "out").open("a")
+        return subprocess.Popen(script, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+
+    def printed() -> str:
+        return (tmp_path / "out").read_text()
+
+    first = job("--trainer.max_epochs", "1000")
+    while "epoch 1 of" not in printed():
+        assert first.poll() is None, printed()
+        time.sleep(0.1)
+    subprocess.run(["pkill", "-TERM", "-f", str(programs / "srun")], check=True)
+    assert first.wait(timeout=60) == 143, printed()
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+    assert printed().count("stopped by SIGTERM; go on with:") == 1
+    folder = tmp_path / "job_4711" / "lightning_logs"
+    saved = torch.load(folder / "version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert saved >= 275
+
+    epochs = saved // 275 + 1
+    assert job("--trainer.max_epochs", str(epochs)).wait(timeout=120) == 0, printed()
+    assert [each.name for each in folder.iterdir()] == ["version_0"]
+    ended = torch.load(folder / "version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert ended == 275 * epochs
