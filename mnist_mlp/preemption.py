@@ -1,5 +1,6 @@
 """What lets a run be stopped or killed at any moment and lose nothing: whole files, the newest state, a tidy stop."""
 
+import io
 import os
 import signal
 import threading
@@ -160,16 +161,17 @@ class WholeFiles(TorchCheckpointIO):
         Raises:
             OSError: It cannot be written; names the path.
         """
-        part = Path(f"{path}.part")
+        part, content = Path(f"{path}.part"), io.BytesIO()
+        torch.save(checkpoint, content)  # not into the file, whose errors torch would hide
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's writer wraps the system's error
+        except OSError as error:
             with suppress(OSError):
                 part.unlink()
             kept = "the one saved before is as it was" if Path(path).exists() else "none was saved before"
-            raise OSError(f"checkpoint {path} cannot be saved ({error}); {kept}") from error
+            raise OSError(f"checkpoint {path} cannot be saved ({error.strerror}); {kept}") from error

@@ -1,6 +1,7 @@
 """What several tests need: real MNIST where it is at hand, and the command line inside this process."""
 
 import http.server
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from torchvision.datasets import MNIST
 import mnist_mlp.data
 from mnist_mlp.cli import main
 
+# Tests run beside one another, and threads that wait for one another's cores cost more than they bring.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
 RUNS = Path("lightning_logs")

@@ -383,20 +383,6 @@ def test_gpu_gives_what_the_cpu_gives(run: Run) -> None:
         assert (checkpoint(version=1)["state_dict"][name].cpu() - parameter).norm() <= 1e-4 * parameter.norm()
 
 
-def test_two_processes_are_one_with_twice_the_batch(run: Run) -> None:
-    run("fit", *SMALL)
-    options = ("--trainer.devices", 2, "--trainer.accelerator", "cpu", "--data.batch_size", 500)
-    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *options))]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    one, two = (checkpoint(version=version) for version in (0, 1))
-    assert one["global_step"] == two["global_step"] == 110
-    for name, parameter in one["state_dict"].items():
-        assert (two["state_dict"][name] - parameter).norm() <= 1e-5 * parameter.norm()
-    for tag in ("train/loss", "val/loss", "val/accuracy"):
-        assert [value for _, value in scalars(1)[tag]] == pytest.approx([value for _, value in scalars(0)[tag]], 1e-4)
-
-
 def test_two_processes_that_diverge_say_so_once(run: Run) -> None:
     options = ("--trainer.devices", 2, "--trainer.accelerator", "cpu", "--model.lr", 1e6)
     command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *options))]
