@@ -96,7 +96,7 @@ def average_over_processes(
     if batch_size == 0:
         total.zero_()
     dist.all_reduce(total)
-    mean = total[:-1] / total[-1]
+    mean = total.div_(total[-1].clone())[:-1]
     loss, *gradient = (
         part.view_as(value)
         for part, value in zip(mean.split([value.numel() for value in values]), values, strict=True)
