@@ -55,6 +55,7 @@ def same(first: object, second: object) -> bool:
     return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
 
 
+@pytest.mark.slow
 def test_broken_checkpoints(run: Run, full: bool, tmp_path: Path) -> None:
     run("fit", *SMALL, "--model.hidden", "[]", "--trainer.max_steps", 1)
     path = Path("lightning_logs/version_0/checkpoints/last.ckpt")
@@ -70,6 +71,7 @@ def test_broken_checkpoints(run: Run, full: bool, tmp_path: Path) -> None:
     assert refused > 0.9 * COUNTS["checkpoint"][full]
 
 
+@pytest.mark.slow
 def test_broken_idx_files(mnist_dir: Path, full: bool, tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -94,6 +96,7 @@ def test_broken_idx_files(mnist_dir: Path, full: bool, tmp_path: Path) -> None:
     assert torch.equal(read_mnist(source, train=False)[1], whole)
 
 
+@pytest.mark.slow
 def test_broken_configs(
     full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -51,6 +51,7 @@ def assert_same_run(version: int) -> None:
     assert_same_parameters(best[0]["state_dict"], best[1]["state_dict"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
 def test_a_run_killed_at_any_moment_goes_on_exactly(
     schedule: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,6 +91,7 @@ def test_a_run_killed_at_any_moment_goes_on_exactly(
     assert_same_run(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)], ids=str
 )
