@@ -62,6 +62,7 @@ class Blocks:
     def __iter__(self) -> Iterator[Block | tuple[Tensor, Tensor]]:
         if any(map(sees_updates, self.trainer.callbacks)):
             yield from self.batches
+            return
         shares = self.batches.shares()
         while block := list(islice(shares, self.until_due())):
             self.count(len(block) - 1)
@@ -72,6 +73,8 @@ class Blocks:
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         in_epoch, in_all = loop.batch_progress.current.ready, loop.batch_progress.total.ready
         left = [LONGEST, trainer.num_training_batches - in_epoch]
+        if any(getattr(callback, "impatient", False) for callback in trainer.callbacks):
+            left.append(1)
         if in_epoch < self.batches.full_batches:
             left.append(self.batches.full_batches - in_epoch)
         left += [steps - trainer.global_step for steps in (trainer.max_steps, trainer.min_steps or 0)]

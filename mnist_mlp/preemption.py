@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -72,6 +73,8 @@ class TidyStop(Callback):
         StoppedBySignalError: In every process, if one of them has had a signal.
     """
 
+    impatient = False  # for the end of a block, see `Blocks`
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits for signals from here on. Lightning puts back the handlers from before when the fit is over."""
         self.received = 0
@@ -85,12 +88,17 @@ class TidyStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops; at the end of an epoch not before its validation, and so after a block of the next one."""
-        stop = bool(self.received)
+        """Stops, or after the next update if a validation is due now."""
+        self.impatient = bool(self.received)
         if trainer.world_size > 1:
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop and not validation_due(trainer):
+            self.impatient = trainer.strategy.reduce_boolean_decision(self.impatient, all=False)
+        if self.impatient and not validation_due(trainer):
             raise StoppedBySignalError(self.received or signal.SIGTERM, between_updates=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops between two epochs, where all has been saved."""
+        if self.impatient:
+            raise StoppedBySignalError(self.received or signal.SIGTERM, between_updates=False)
 
 
 def validation_due(trainer: Trainer) -> bool:
@@ -110,6 +118,8 @@ class LastCheckpoint(ModelCheckpoint):
         train_time_interval: Another time than a minute.
     """
 
+    impatient = False  # for the end of a block, see `Blocks`
+
     def __init__(
         self,
         every_n_train_steps: int | None = None,
@@ -125,9 +135,23 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves if it is time and no validation is due."""
-        if not validation_due(trainer):
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Saves if it is time, or after the next update if a validation is due now.
+
+        Lightning's own version looks at the time in automatic optimization alone.
+        """
+        if self._train_time_interval is not None:
+            late = time.monotonic() - self.saved >= self._train_time_interval.total_seconds()
+            self.impatient |= trainer.strategy.broadcast(late)
+        if self._every_n_train_steps:
+            self.impatient |= trainer.global_step % self._every_n_train_steps == 0
+        if self.impatient and not validation_due(trainer):
+            self.save(trainer)
+            self.impatient, self.saved = False, time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.saved = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the state that the run ends with."""

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RUNS, assert_same_parameters, checkpoint, scalars
+from lightning.pytorch import Trainer
+
+from mnist_mlp.cli import main
+from mnist_mlp.preemption import LastCheckpoint
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 Run = Callable[..., tuple[str, str]]
@@ -174,3 +178,25 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path: Pa
         saved = torch.load(kept / "version_0" / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert saved["global_step"] == 55
     assert not list(kept.rglob("*.part"))
+
+
+def test_time_is_up_between_epochs_and_validations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though a validation is due after every block: the next one is of one update."""
+    monkeypatch.chdir(tmp_path)
+    options = [*OFTEN[:-6], "--trainer.val_check_interval", "25", "--last.train_time_interval", "00:00:00"]
+    saved, save = [], LastCheckpoint.save
+
+    def watched(self: LastCheckpoint, trainer: Trainer) -> None:
+        saved.append(trainer.global_step)
+        save(self, trainer)
+        if len(saved) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(LastCheckpoint, "save", watched)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *options])
+    assert end.value.code == 143
+    assert saved == [26, 51, 76, 101]
+    assert "go on with:" in capsys.readouterr().err
