@@ -146,7 +146,6 @@ class LastCheckpoint(ModelCheckpoint):
             self.impatient |= trainer.global_step % self._every_n_train_steps == 0
         if self.impatient and not validation_due(trainer):
             self.save(trainer)
-            self.impatient, self.saved = False, time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -155,22 +154,23 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the state that the run ends with."""
-        if not trainer.fast_dev_run:
-            self.save(trainer)
+        self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves the state that a signal leaves, and tells how to go on from the newest one that there is."""
         super().on_exception(trainer, pl_module, exception)
-        if isinstance(exception, StoppedBySignalError) and not trainer.fast_dev_run:
+        if isinstance(exception, StoppedBySignalError):
             if exception.between_updates:
                 self.save(trainer)
             if self.best_model_path:
                 exception.resume = on_checkpoint("fit", self.best_model_path)
 
     def save(self, trainer: Trainer) -> None:
-        """Saves now."""
-        self.best_model_path = self.format_checkpoint_name({})
-        trainer.save_checkpoint(self.best_model_path)
+        """Saves now, and starts the clock anew; not in a `fast_dev_run`, which leaves nothing."""
+        if not trainer.fast_dev_run:
+            self.best_model_path = self.format_checkpoint_name({})
+            trainer.save_checkpoint(self.best_model_path)
+        self.impatient, self.saved = False, time.monotonic()
 
 
 class WholeFiles(TorchCheckpointIO):
