@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mnist_mlp.distortion import Distortion
 from mnist_mlp.mnist import DataError
 
 
@@ -15,7 +16,8 @@ class Batches:
 
     Batch k of an epoch is a function of (seed, epoch, k) alone. Under several processes `batch_size` is each one's
     share, and process r takes every `world_size`-th image of the whole batch of `world_size * batch_size`: the union
-    over processes is what one process would see with that batch size. The last batch may be smaller.
+    over processes is what one process would see with that batch size. The last batch may be smaller. With a
+    `distortion` every image is under a new deformation in every epoch.
 
     A state (`state_dict`) says how many batches of which epoch have been handed out. Lightning saves it in
     checkpoints and gives it back, and tells the epoch through `sampler.set_epoch`.
@@ -27,14 +29,24 @@ class Batches:
         seed: Draws the orders, together with the epoch.
         rank: This process's number.
         world_size: Number of processes.
+        distortion: Deforms the images of every batch.
     """
 
     def __init__(
-        self, images: Tensor, targets: Tensor, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        images: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        distortion: Distortion | None = None,
     ) -> None:
         self.images, self.targets = images, targets
         self.whole_batch_size = batch_size * world_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.distortion = distortion
+        self.deformations: Tensor | None = None  # of each image in this epoch
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
         self.resumed_epoch: int | None = None
@@ -55,15 +67,22 @@ class Batches:
         start = self.position if self.epoch == self.resumed_epoch else 0
         self.resumed_epoch = None
         batches = self.order().split(self.whole_batch_size)
+        if self.distortion:
+            # All at once, and one for each image rather than for each place in the order: so they depend neither on
+            # the number of processes nor on where a run was broken off. In the same memory, where a CUDA graph looks.
+            self.deformations = self.distortion.draw(len(self.images), self.epoch_seed(), out=self.deformations)
         for k in range(start, len(batches)):
             # Counted before it is handed out: a checkpoint saved after its update must not see it again.
             self.position = k + 1
             yield batches[k][self.rank :: self.world_size]
 
     def gather(self, share: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of these numbers and their targets."""
+        """The images of these numbers, deformed if they are to be, and their targets."""
         # Indexing with [share] gives the same, three times as slowly on a CPU.
-        return self.images.index_select(0, share), self.targets.index_select(0, share)
+        images, targets = self.images.index_select(0, share), self.targets.index_select(0, share)
+        if self.distortion:
+            images = self.distortion(images, self.deformations.index_select(0, share))
+        return images, targets
 
     def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch 0, of epoch 1, and so on without end."""
@@ -75,6 +94,10 @@ class Batches:
         """The order of this epoch's images, (N,) int64 on their device."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
         return torch.from_numpy(order).to(self.images.device)
+
+    def epoch_seed(self) -> int:
+        """What the deformations of this epoch are drawn from."""
+        return int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0])
 
     @property
     def sampler(self) -> "Batches":

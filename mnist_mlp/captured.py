@@ -73,8 +73,8 @@ class CapturedUpdates:
 
     def fits(self, block: Block) -> bool:
         """Whether the updates from a block are replays of the captured one."""
-        same_images = block.batches.images is self.batches.images and len(block.shares[0]) == self.shares.shape[1]
-        return same_images and constants(self.optimizer) == self.constants
+        same_batches = block.batches is self.batches and len(block.shares[0]) == self.shares.shape[1]
+        return same_batches and constants(self.optimizer) == self.constants
 
     def replay(self, block: Block, lrs: list[float]) -> Tensor:
         """Makes the updates of a block with these step sizes, without waiting for them. Returns the losses, (n,)."""

@@ -1,5 +1,6 @@
 """The command line: LightningCLI with this project's defaults, checkpoints by name, and errors of one line."""
 
+import inspect
 import logging
 import os
 import sys
@@ -198,7 +199,8 @@ class CLI(LightningCLI):
         self.run_folder = Path(path).parent.parent
         model, data = self.checkpoint["hyper_parameters"], self.checkpoint["datamodule_hyper_parameters"]
         settings = {f"model.{key}": model[key] for key in sorted(NEEDED["hyper_parameters"])}
-        settings |= {f"data.{key}": data[key] for key in ("batch_size", "val_size", "source")}
+        own = inspect.signature(MNISTDataModule).parameters.keys() - {"data_dir", "seed", "cross_dataset"}
+        settings |= {f"data.{key}": data[key] for key in sorted(own & data.keys())}
         settings["seed_everything"] = data["seed"]
         if mnist_exists(data["data_dir"]):  # or else the checkpoint may come from another machine
             settings["data.data_dir"] = data["data_dir"]

@@ -22,9 +22,10 @@ TRAINING = re.compile(
     r"seed_everything|print_config|optimizer|lr_scheduler|trainer\.(max_|log_every)"
     r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
 )
+DISTORTION = tuple(f"data.{name}" for name in ("distort", "rotation", "scale", "shear", "shift", "elastic", "sigma"))
 RUNS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "trainer.log_every_n_steps")
 METHODOLOGY = {  # the commands of the notebook's methodology, and the settings of `fit` that each uses beside COMMON
-    "find_lr": ("data.batch_size",),
+    "find_lr": ("data.batch_size", *DISTORTION),
     "compare_batch_sizes": ("trainer.max_epochs",),
     "compare_decays": (*RUNS, "model.lr", "model.monitor", "model.patience", "model.max_decays"),
     "compare_methods": (*RUNS, "model.monitor", "model.patience", "model.decay"),
@@ -43,7 +44,7 @@ def has_part(command: str, option: str) -> bool:
         return option in ("data", "data.data_dir", "data.source")
     if command in METHODOLOGY and SETTINGS.match(option):
         return bool(COMMON.match(option)) or option in METHODOLOGY[command]
-    return command not in ("validate", "test", "predict") or not TRAINING.match(option)
+    return command not in ("validate", "test", "predict") or not (TRAINING.match(option) or option in DISTORTION)
 
 
 def on_checkpoint(command: str, checkpoint: str) -> str:

@@ -1,11 +1,12 @@
 """The data module: whole data sets as tensors on the training device, batches as one gather."""
 
+import inspect
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from mnist_mlp.batches import Batches, Slices
 from mnist_mlp.blocks import Blocks
 from mnist_mlp.digits import TRAIN_SIZE, make_digits
+from mnist_mlp.distortion import Distortion
 from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
@@ -30,7 +32,14 @@ class MNISTDataModule(LightningDataModule):
             `auto`: mnist if it is in DATA_DIR or can be downloaded, else digits with a warning.
         batch_size: Images per update and process.
         val_size: Images held out of the 60,000 for validation; 0 trains on all of them.
-        seed: Draws the validation split and the order of the images in every epoch.
+        seed: Draws the validation split, and the order of the images and their deformations in every epoch.
+        distort: Deform the training images at random, in every epoch anew, with the strengths that follow.
+        rotation: Largest angle in degrees.
+        scale: Largest relative change of width and of height, each by itself.
+        shear: Largest sideways shift from one row of pixels to the next, in pixels.
+        shift: Largest shift in each direction, in pixels.
+        elastic: Standard deviation of the elastic displacement of pixels, in pixels.
+        sigma: Width in pixels of the Gaussian filter that makes the elastic displacement smooth.
         cross_dataset: Allow a checkpoint that was trained on the other data set.
 
     Raises:
@@ -44,6 +53,13 @@ class MNISTDataModule(LightningDataModule):
         batch_size: PositiveInt = 200,
         val_size: NonNegativeInt = 5000,
         seed: int = 0,
+        distort: bool = False,
+        rotation: NonNegativeFloat = 15,
+        scale: NonNegativeFloat = 0.15,
+        shear: NonNegativeFloat = 0.1,
+        shift: NonNegativeFloat = 1,
+        elastic: NonNegativeFloat = 1.3,
+        sigma: PositiveFloat = 4,
         cross_dataset: bool = False,
     ) -> None:
         super().__init__()
@@ -163,6 +179,14 @@ class MNISTDataModule(LightningDataModule):
         y = F.one_hot(labels.to(device), 10).float()
         return x, y
 
+    def distortion(self) -> Distortion | None:
+        """What deforms the training images; nothing if `distort` is false."""
+        if not self.hparams.distort:
+            return None
+        names = inspect.signature(Distortion).parameters
+        strengths = {name: self.hparams[name] for name in names if name in self.hparams}
+        return Distortion(**strengths, background=-MEAN / STD, device=self.train_set[0].device)
+
     @property
     def share(self) -> tuple[int, int]:
         """This process's number, and how many there are."""
@@ -170,7 +194,8 @@ class MNISTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Batches | Blocks:
         """The training images in a new order every epoch: in blocks for a module that has `takes_blocks`."""
-        batches = Batches(*self.train_set, self.hparams.batch_size, self.hparams.seed, *self.share)
+        settings = self.hparams
+        batches = Batches(*self.train_set, settings.batch_size, settings.seed, *self.share, self.distortion())
         module = self.trainer and self.trainer.lightning_module
         return Blocks(batches, self.trainer) if getattr(module, "takes_blocks", False) else batches
 

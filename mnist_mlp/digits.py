@@ -4,8 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist_mlp.distortion import Distortion
+
 TRAIN_SIZE, TEST_SIZE = 60_000, 10_000  # those of MNIST
 TEST_FRACTION = 1 / 7  # of the originals, MNIST's own ratio
+MILD = Distortion(rotation=12, scale=0.1, shear=0.2, shift=2)  # leaves every digit legible
 
 
 def make_digits(train: bool) -> tuple[Tensor, Tensor]:
@@ -40,33 +43,9 @@ def make_digits(train: bool) -> tuple[Tensor, Tensor]:
     which = torch.arange(size) % len(own)  # every original equally often
     which = which[torch.randperm(size, generator=generator)]
 
-    transforms = random_affine(size, generator)
+    deformations = MILD.draw(size, seed=1)
     images = torch.empty(size, 28, 28, dtype=torch.uint8)
-    for rows in torch.arange(size).split(2000):  # bounds the memory of the sampling grid
-        grid = F.affine_grid(transforms[rows], [len(rows), 1, 28, 28], align_corners=False)
-        image = F.grid_sample(originals[which[rows]], grid, align_corners=False)
+    for rows in torch.arange(size).split(2000):  # bounds the memory
+        image = MILD(originals[which[rows]], deformations[rows])
         images[rows] = image.mul_(255).round_().squeeze(1).byte()
     return images, labels[own][which]
-
-
-def random_affine(size: int, generator: torch.Generator) -> Tensor:
-    """Random affine maps about the middle of the image, mild enough to leave every digit legible.
-
-    Rotation within ±12°, scale within 0.9 to 1.1 in each direction, shear within ±0.2, shift within ±2 of 28 pixels.
-
-    Args:
-        size: How many, N.
-        generator: Where the randomness comes from.
-
-    Returns:
-        (N, 2, 3) float32, as `torch.nn.functional.affine_grid` takes them.
-    """
-    angle, scale_x, scale_y, shear, shift_x, shift_y = torch.rand(6, size, generator=generator) * 2 - 1
-    angle = torch.deg2rad(12 * angle)
-    scale_x, scale_y, shear = 1 + 0.1 * scale_x, 1 + 0.1 * scale_y, 0.2 * shear
-    cos, sin = angle.cos(), angle.sin()
-    rows = (
-        torch.stack((cos * scale_x, (shear * cos - sin) * scale_y, shift_x * 2 / 14), dim=1),
-        torch.stack((sin * scale_x, (shear * sin + cos) * scale_y, shift_y * 2 / 14), dim=1),
-    )
-    return torch.stack(rows, dim=1)

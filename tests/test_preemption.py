@@ -56,14 +56,14 @@ def assert_same_run(version: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+@pytest.mark.parametrize("settings", ["", "--model.schedule plateau", "--model.schedule plateau --data.distort true"])
 def test_a_run_killed_at_any_moment_goes_on_exactly(
-    schedule: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if schedule == "constant" and not full:
-        pytest.skip("the other schedule does more")
+    if "distort" not in settings and not full:
+        pytest.skip("the other settings do more")
     monkeypatch.chdir(tmp_path)
-    options = [*OFTEN, "--model.schedule", schedule, "--trainer.max_epochs", "30" if full else "6"]
+    options = [*OFTEN, *settings.split(), "--trainer.max_epochs", "30" if full else "6"]
     fit([*FIT, *options])
     RUNS.rename("whole")
     moments, kills = random.Random(0), 0

@@ -1,0 +1,172 @@
+"""Random deformations: what each does, that every image has its own, and that they repeat."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mnist_mlp.batches import Batches
+from mnist_mlp.distortion import Distortion
+
+STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3}
+N = 4000
+
+
+def images(number: int) -> Tensor:
+    """Random ones."""
+    return torch.rand(number, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+def places(distortion: Distortion, number: int = N, seed: int = 0) -> Tensor:
+    """Column and row, counted from the middle of the image, that each pixel is read from, (N, 2, 28, 28) in pixels."""
+    coefficients = distortion.draw(number, seed)
+    return torch.einsum("ip,ncpq,jq->ncij", distortion.basis, coefficients, distortion.basis) * 14
+
+
+def displacements(number: int = N, **strengths: float) -> Tensor:
+    """How far each pixel comes, (N, 2, 28, 28) in pixels."""
+    return places(Distortion(**strengths), number) - places(Distortion(), 1)
+
+
+def test_nothing_happens_at_strength_0() -> None:
+    x, still = images(20), Distortion()
+    torch.testing.assert_close(still(x, still.draw(20, seed=0)), x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 1), (0, -1), (1, 0), (-1, 0), (2, -3)])
+def test_a_shift_by_whole_pixels_is_a_roll(down: int, right: int) -> None:
+    x, distortion = images(5), Distortion(background=0.3)
+    x[:, :, [*range(4), *range(24, 28)]] = x[..., [*range(4), *range(24, 28)]] = 0.3  # which comes in from outside
+    shift = distortion.draw(5, seed=0)
+    shift[:, 0, 0, 0], shift[:, 1, 0, 0] = -right * 2 / 28, -down * 2 / 28
+    rolled = torch.roll(x, (down, right), dims=(2, 3))
+    torch.testing.assert_close(distortion(x, shift), rolled, rtol=0, atol=1e-5)
+
+
+def test_background_comes_in_from_outside() -> None:
+    far = Distortion(shift=1000, background=-0.42)
+    x = far(images(50), far.draw(50, seed=0))
+    assert (x == -0.42).flatten(1).all(dim=1).float().mean() > 0.9
+
+
+def test_a_shift_is_the_same_everywhere_and_uniform_up_to_its_bound() -> None:
+    moved = displacements(shift=2)
+    assert moved.flatten(2).std(dim=2).max() < 1e-4
+    assert 1.99 < moved.abs().max() <= 2.001
+    torch.testing.assert_close(moved[..., 0, 0].std(dim=0), torch.full((2,), 2 / math.sqrt(3)), rtol=0.04, atol=0)
+
+
+def test_rotation_keeps_distances_and_turns_up_to_its_bound() -> None:
+    rotated, own = places(Distortion(rotation=30)), places(Distortion(), 1)
+    torch.testing.assert_close(rotated.norm(dim=1), own.norm(dim=1).expand(N, 28, 28), rtol=1e-4, atol=1e-4)
+    cosine = (rotated * own).sum(dim=1)[:, 0, 0] / own.square().sum(dim=1)[:, 0, 0]
+    angles = torch.rad2deg(torch.acos(cosine))
+    assert 29.9 < angles.max() <= 30.01
+    assert 13.5 < angles.mean() < 16.5
+
+
+def test_scale_is_another_one_for_width_and_height() -> None:
+    moved = displacements(scale=0.2)
+    across, along = moved[:, 0, 0, -1] / 13.5, moved[:, 1, -1, 0] / 13.5
+    assert moved[:, 0].std(dim=1).max() < 1e-4  # the same in every row
+    assert 0.199 < across.abs().max() <= 0.2001
+    assert abs(torch.corrcoef(torch.stack((across, along)))[0, 1]) < 0.05
+
+
+def test_shear_moves_rows_sideways() -> None:
+    moved = displacements(shear=0.1)
+    assert moved[:, 1].abs().max() < 1e-4
+    step = moved[:, 0].diff(dim=1)
+    assert 0.099 < step.abs().max() <= 0.1001
+    assert (step - step[:, :1, :1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("sigma", [1, 4, 8])
+def test_elastic_field_is_white_noise_under_a_gaussian_filter(sigma: int) -> None:
+    """Deviation as given, everywhere; correlation exp(-d²/4σ²) over a distance d; none between the directions."""
+    field = displacements(elastic=1.3, sigma=sigma)
+    deviations = field.std(dim=0)
+    torch.testing.assert_close(deviations, torch.full_like(deviations, 1.3), rtol=0.06, atol=0)
+    assert field.mean(dim=0).abs().max() < 0.12
+    for apart in (sigma, 2 * sigma):
+        expected = math.exp(-((apart / sigma) ** 2) / 4)
+        for pairs in (field[..., apart:] * field[..., :-apart], field[..., apart:, :] * field[..., :-apart, :]):
+            assert (pairs.mean() / 1.3**2).item() == pytest.approx(expected, abs=0.03)
+    assert abs((field[:, 0] * field[:, 1]).mean()) < 0.1
+
+
+def test_deformations_are_a_function_of_the_seed() -> None:
+    distortion = Distortion(**STRONG)
+    first = distortion.draw(50, seed=3)
+    torch.manual_seed(5)  # and of nothing else
+    assert torch.equal(distortion.draw(50, seed=3), first)
+    assert not torch.equal(distortion.draw(50, seed=4), first)
+    again = distortion.draw(50, seed=4)
+    assert distortion.draw(50, seed=3, out=again) is again
+    assert torch.equal(again, first)
+
+
+def test_every_image_has_a_deformation_of_its_own() -> None:
+    distortion = Distortion(**STRONG)
+    x = images(1).expand(50, 1, 28, 28)
+    coefficients = distortion.draw(50, seed=0)
+    deformed = distortion(x, coefficients)
+    assert len(torch.unique(deformed.flatten(1).round(decimals=3), dim=0)) == 50
+    one = distortion(x[:1], coefficients[7:8])  # whatever else is in the batch
+    torch.testing.assert_close(deformed[7:8], one, rtol=0, atol=1e-5)
+    other = torch.cat((x[:7], 1 - x[7:8], x[8:]))
+    torch.testing.assert_close(distortion(other, coefficients)[:7], deformed[:7], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", STRONG)
+def test_no_strength_gives_anything_but_finite_numbers(strength: str) -> None:
+    x = images(20)
+    for value in (1e3, 1e6, 1e30):
+        extreme = Distortion(**{strength: value})
+        deformed = extreme(x, extreme.draw(20, seed=0))
+        assert deformed.isfinite().all()
+        assert deformed.min() >= -1e-5
+        assert deformed.max() <= x.max() + 1e-5
+    for sigma in (1e-3, 1e4):
+        assert Distortion(elastic=1, sigma=sigma).draw(20, seed=0).isfinite().all()
+
+
+def test_places_are_exact_whatever_precision_the_network_has() -> None:
+    distortion, x = Distortion(**STRONG), images(20)
+    exact = distortion(x, distortion.draw(20, seed=0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(distortion(x, distortion.draw(20, seed=0)), exact)
+
+
+def loader(rank: int = 0, world_size: int = 1) -> Batches:
+    """Deformed batches of 23 images."""
+    return Batches(images(23), torch.arange(23), 8 // world_size, 5, rank, world_size, Distortion(**STRONG))
+
+
+def test_an_image_has_another_deformation_in_every_epoch_and_targets_stay() -> None:
+    one = loader()
+    epochs = []
+    for epoch in range(3):
+        one.set_epoch(epoch)
+        x, y = (torch.cat(parts) for parts in zip(*one, strict=True))
+        epochs.append(x[y.argsort()])
+    assert not torch.isclose(epochs[0], epochs[1]).flatten(1).all(dim=1).any()
+    one.set_epoch(1)
+    x, y = (torch.cat(parts) for parts in zip(*one, strict=True))
+    assert torch.equal(x[y.argsort()], epochs[1])
+    assert (epochs[1] - images(23)).abs().mean() < 0.35  # deformed, and no other image
+
+
+def test_deformations_are_the_same_over_processes_and_after_an_interruption() -> None:
+    whole = list(loader())
+    shares = [list(loader(rank, 2)) for rank in range(2)]
+    for k, (x, _) in enumerate(whole):
+        for rank in range(2):
+            torch.testing.assert_close(shares[rank][k][0], x[rank::2], rtol=0, atol=1e-5)
+    broken = loader()
+    iterator = iter(broken)
+    next(iterator)
+    resumed = loader()
+    resumed.load_state_dict(broken.state_dict())
+    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(resumed, whole[1:], strict=True))
