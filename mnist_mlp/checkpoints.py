@@ -21,6 +21,7 @@ NEEDED = {  # what this project reads from a checkpoint, beside what Lightning r
     "datamodule_hyper_parameters": {"batch_size", "val_size", "seed", "source", "data_dir"},
     "MNISTDataModule": {"dataset"},
 }
+TO_RESUME = {"loops": {"fit_loop"}, "callbacks": set()}  # what else `fit` goes on from
 
 
 class CheckpointError(ValueError):
@@ -77,11 +78,12 @@ def download_checkpoint(url: str) -> str:
     return path
 
 
-def load_checkpoint(path: str) -> dict[str, Any]:
+def load_checkpoint(path: str, to_resume: bool = False) -> dict[str, Any]:
     """The content of a checkpoint of `fit`, on the CPU: tensors and plain values.
 
     Args:
         path: A file.
+        to_resume: Whether the state of training is needed too.
 
     Raises:
         CheckpointError: It is not such a checkpoint, is damaged, or holds anything that would have to be executed.
@@ -98,10 +100,16 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         damaged = str(error).strip().split("\n")[0][:200] or type(error).__name__
     if damaged:
         raise CheckpointError(f"--ckpt_path {path}: not a checkpoint, or damaged ({damaged})")
-    try:
-        complete = all(names <= checkpoint[part].keys() for part, names in NEEDED.items())
-    except (AttributeError, KeyError, TypeError):  # it is no dictionary of dictionaries
-        complete = False
-    if not complete:
+    if not holds(checkpoint, NEEDED):
         raise CheckpointError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
+    if to_resume and not holds(checkpoint, TO_RESUME):
+        raise CheckpointError(f"--ckpt_path {path}: it holds parameters alone and no state of training to go on with")
     return checkpoint
+
+
+def holds(checkpoint: Any, needed: dict[str, set[str]]) -> bool:
+    """Whether a checkpoint has all parts, and they all names."""
+    try:
+        return all(names <= checkpoint[part].keys() for part, names in needed.items())
+    except (AttributeError, KeyError, TypeError):  # it is no dictionary of dictionaries
+        return False

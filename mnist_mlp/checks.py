@@ -36,6 +36,10 @@ def check_settings(command: str, config: Namespace, words: list[str]) -> None:
     for saver in ("checkpoint", "last"):
         if config.get(f"{saver}.save_on_exception"):
             raise UserError(f"--{saver}.save_on_exception could save in mid-update: last.ckpt is saved after signals")
+    if config.get("last.save_weights_only"):
+        raise UserError("--last.save_weights_only leaves nothing to go on with: use --checkpoint.save_weights_only")
+    if config.get("last.every_n_epochs") is not None:
+        raise UserError("--last.every_n_epochs has no part: last.ckpt is saved after every epoch anyway")
     if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
         raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
     if command == "fit":

@@ -38,15 +38,14 @@ class MLPClassifier(LightningModule):
     Args:
         hidden: Units of each hidden layer, as '[500]' or '[1000,500]'; '[]' for a single affine map.
         activation: What stands between the affine layers; softplus has beta=25 and threshold=1.
-        loss: `mse` (mean over batch and classes, the notebook's code), `squared` (half the squared distance, mean
-            over the batch, the notebook's formula: 5 times `mse`) or `cross_entropy`.
+        loss: `mse` (the notebook's code), `squared` (the notebook's formula: 5 times `mse`) or `cross_entropy`.
         lr: Step size γ, or the first one γ_0, of plain gradient descent; not used with --optimizer.
         schedule: `constant`, `inverse_sqrt` (γ_0/√(k+1) in update k), `cosine` (to zero at the end of the budget) or
             `plateau` (reduced when validation stops to improve).
-        monitor: What `plateau` watches on the validation images.
+        monitor: What `plateau` watches in validation.
         patience: Epochs without improvement: a plateau.
         decay: Factor δ of the step size at a plateau.
-        max_decays: Reductions of the step size; the plateau after them ends the run.
+        max_decays: Reductions; the next plateau ends the run.
     """
 
     takes_blocks = True
@@ -250,6 +249,8 @@ class MLPClassifier(LightningModule):
         the epoch had not reached. And it keeps the old step size where another `lr` is given to go on with, which is
         how the notebook's practitioners go on.
         """
+        if "loops" not in checkpoint:  # parameters alone, to be evaluated
+            return
         self.metrics = checkpoint.get("metrics", {})
         loop = checkpoint["loops"]["fit_loop"]
         if not loop["epoch_loop.batch_progress"]["is_last_batch"]:

@@ -39,6 +39,7 @@ DEFAULTS = {  # where those of `fit` would show nothing
     "compare_methods": {"model.patience": 1, "trainer.max_epochs": 20},
     "prepare_data": {"data.source": "mnist"},
 }
+CONFIG_FILE = "config.yaml"  # in a run's folder, as Lightning names it
 
 
 class SaveConfig(SaveConfigCallback):
@@ -72,18 +73,22 @@ class RunLogger(TensorBoardLogger):
         return version
 
     def finalize(self, status: str) -> None:
-        """Closes the files; a run that an error has ended before it wrote any leaves no folder."""
+        """Closes the files; a run that has ended before it began to train leaves no folder."""
         super().finalize(status)
-        if status == "failed" and rank_zero_only.rank == 0:
+        folder = Path(self.log_dir)
+        if status == "failed" and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
+            for events in folder.glob("events.out.tfevents.*"):
+                events.unlink()
             with suppress(OSError):  # not empty
-                Path(self.log_dir).rmdir()
-                Path(self.root_dir).rmdir()
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 def prepare_data(trainer: Trainer, model: MLPClassifier, datamodule: MNISTDataModule) -> None:
     """Brings MNIST into its directory, and does nothing else."""
     datamodule.prepare_data()
-    print(f"{datamodule.dataset} is ready in {raw_folder(datamodule.hparams.data_dir)}")
+    folder = raw_folder(datamodule.hparams.data_dir)
+    print(f"mnist is ready in {folder}" if datamodule.dataset == "mnist" else "the digits need no preparation")
 
 
 class CommandTrainer(Trainer):
@@ -195,7 +200,7 @@ class CLI(LightningCLI):
         if name is None:
             return
         path = find_checkpoint(name, Path(config.trainer.default_root_dir or ".") / LOGS)
-        self.checkpoint = load_checkpoint(path)
+        self.checkpoint = load_checkpoint(path, to_resume=command == "fit")
         self.run_folder = Path(path).parent.parent
         model, data = self.checkpoint["hyper_parameters"], self.checkpoint["datamodule_hyper_parameters"]
         settings = {f"model.{key}": model[key] for key in sorted(NEEDED["hyper_parameters"])}
@@ -208,8 +213,8 @@ class CLI(LightningCLI):
         fixed = ["model.hidden", "model.activation"]
         if command == "fit":
             fixed += ["seed_everything", "data.val_size", "model.schedule", "model.monitor"]
-            if Path(path).parent.name == "checkpoints" and (self.run_folder / "config.yaml").is_file():
-                words = ["--config", str(self.run_folder / "config.yaml"), *words]
+            if Path(path).parent.name == "checkpoints" and (self.run_folder / CONFIG_FILE).is_file():
+                words = ["--config", str(self.run_folder / CONFIG_FILE), *words]
                 fixed += ["optimizer", "lr_scheduler"]
         trained = self.parser.parse_args([command, *words])[command]
         if trained.optimizer:

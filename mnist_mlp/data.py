@@ -33,14 +33,14 @@ class MNISTDataModule(LightningDataModule):
         batch_size: Images per update and process.
         val_size: Images held out of the 60,000 for validation; 0 trains on all of them.
         seed: Draws the validation split, and the order of the images and their deformations in every epoch.
-        distort: Deform the training images at random, in every epoch anew, with the strengths that follow.
-        rotation: Largest angle in degrees.
-        scale: Largest relative change of width and of height, each by itself.
-        shear: Largest sideways shift from one row of pixels to the next, in pixels.
+        distort: Deform training images at random.
+        rotation: Largest angle of that, in degrees.
+        scale: Largest relative change of each side.
+        shear: Largest slant, in pixels a row.
         shift: Largest shift in each direction, in pixels.
-        elastic: Standard deviation of the elastic displacement of pixels, in pixels.
-        sigma: Width in pixels of the Gaussian filter that makes the elastic displacement smooth.
-        cross_dataset: Allow a checkpoint that was trained on the other data set.
+        elastic: Deviation of elastic displacements, in pixels.
+        sigma: Width of their Gaussian filter, in pixels.
+        cross_dataset: Allow a checkpoint of other data.
 
     Raises:
         DataError: `val_size` leaves fewer than `batch_size` images to train on.
@@ -54,12 +54,12 @@ class MNISTDataModule(LightningDataModule):
         val_size: NonNegativeInt = 5000,
         seed: int = 0,
         distort: bool = False,
-        rotation: NonNegativeFloat = 15,
+        rotation: NonNegativeFloat = 15.0,
         scale: NonNegativeFloat = 0.15,
         shear: NonNegativeFloat = 0.1,
-        shift: NonNegativeFloat = 1,
+        shift: NonNegativeFloat = 1.0,
         elastic: NonNegativeFloat = 1.3,
-        sigma: PositiveFloat = 4,
+        sigma: PositiveFloat = 4.0,
         cross_dataset: bool = False,
     ) -> None:
         super().__init__()

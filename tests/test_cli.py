@@ -152,6 +152,8 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
         (("fit", "--optimizer", "Magic"), "Magic"),
         (("fit", "--optimizer", "LBFGS"), "LBFGS"),
         (("fit", "--trainer.overfit_batches", 1), "--trainer.overfit_batches"),
+        (("fit", "--last.save_weights_only", "true"), "--last.save_weights_only"),
+        (("fit", "--last.every_n_epochs", 2), "--last.every_n_epochs"),
         (("fit", "--trainer.devices", 0), "--trainer.devices"),
         (("fit", "--data.source", "digits", "--trainer.default_root_dir", "/proc/x"), "/proc/x"),
         (("validate",), "--ckpt_path best"),
@@ -318,6 +320,15 @@ def test_checkpoint_whose_settings_do_not_fit(key: str, value: object, part: str
     checkpoint["hyper_parameters"][key] = value
     torch.save(checkpoint, "changed.ckpt")
     assert part in error("test", "--ckpt_path", "changed.ckpt")
+
+
+def test_checkpoint_of_parameters_alone_is_evaluated_but_not_gone_on_with(trained: Path, error: Error) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    for part in ("loops", "callbacks", "optimizer_states", "lr_schedulers"):
+        del checkpoint[part]
+    torch.save(checkpoint, "parameters.ckpt")
+    assert "no state of training to go on with" in error("fit", "--ckpt_path", "parameters.ckpt")
+    main(["test", "--ckpt_path", "parameters.ckpt"])
 
 
 def test_checkpoint_cannot_name_code_to_run(trained: Path) -> None:

@@ -130,14 +130,17 @@ def checkpoint_named(messages: str) -> str:
     return re.search(r"--ckpt_path (\S+last\.ckpt)$", messages, re.M)[1]
 
 
-def test_a_signal_before_training_leaves_nothing(tmp_path: Path) -> None:
+def test_a_signal_before_training_leaves_no_half_of_a_run(tmp_path: Path) -> None:
     command = [*FIT, "--data.data_dir", str(tmp_path / "data"), "--data.source", "digits"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(2)
+    while not (tmp_path / RUNS).is_dir():  # made shortly before training starts
+        assert process.poll() is None
     process.terminate()
-    process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
-    assert not list(tmp_path.rglob("*.ckpt*"))
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert messages.splitlines()[-1].startswith("stopped by SIGTERM")
+    trained = list(tmp_path.rglob("config.yaml"))
+    assert bool(list(tmp_path.rglob("*.ckpt"))) == bool(list(tmp_path.rglob("events*"))) == bool(trained)
 
 
 def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

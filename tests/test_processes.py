@@ -73,12 +73,22 @@ def test_test_counts_no_image_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert values[1] == pytest.approx(values[0], rel=1e-6)
 
 
-def test_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_torchrun(nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = [*DIGITS, "--trainer.max_steps", 10]
     command("fit", *options, "--data.batch_size", 1000)
-    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617", "-m", "mnist_mlp")
-    command("fit", *options, "--data.batch_size", 500, "--trainer.devices", 2, program=torchrun)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--master_addr", "127.0.0.1", "--master_port", "29617"]
+    torchrun += ["--nnodes", str(nodes), "--nproc_per_node", str(2 // nodes)]
+    fit = [*map(str, options), "--data.batch_size", "500", "--trainer.devices", str(2 // nodes)]
+    launchers = [
+        subprocess.Popen(
+            [*torchrun, "--node_rank", str(node), "-m", "mnist_mlp", "fit", *fit, "--trainer.num_nodes", str(nodes)],
+            stdout=subprocess.DEVNULL,
+        )
+        for node in range(nodes)
+    ]
+    assert [launcher.wait(timeout=120) for launcher in launchers] == [0] * nodes
     assert [folder.name for folder in sorted(RUNS.iterdir())] == ["version_0", "version_1"]
     one, two = (checkpoint(version=version)["state_dict"] for version in (0, 1))
     for name, parameter in one.items():
