@@ -45,13 +45,17 @@ TURNS = 5
 EPOCHS = {"cpu": 2, "cuda": 10}  # in a turn; on a GPU the first one captures an update
 IMPORTS = "import lightning.pytorch.cli, torchvision"
 LR, LOSS = 0.1, nn.MSELoss()
-WAYS = ("notebook", "plain", "plain_onednn", "lightning", "fit", "fit_with_validation", "fit_bf16", "floor")
+WAYS = (
+    *("notebook", "plain", "plain_onednn", "lightning"),
+    *("fit", "fit_with_validation", "fit_bf16", "fit_distorted", "floor"),
+)
 GOALS = {  # of ratios, for the notebook's network and batch size
     "cpu": {
         ("notebook", "fit"): "at least 15",
         ("fit", "plain"): "at most 1",
         ("fit", "floor"): "at most 1.25",
         ("fit_bf16", "floor"): "at most 1",
+        ("fit_distorted", "fit"): "at most 2",
     },
     "cuda": {("lightning", "fit"): "at least 20", ("fit", "floor"): "at most 1.5"},
 }
@@ -227,12 +231,11 @@ def fit_words(setting: Setting) -> list[str]:
     return f"{words} --trainer.max_epochs {setting.epochs} --trainer.accelerator {setting.device.type}".split()
 
 
-def fit(setting: Setting, precision: str = "32-true") -> tuple[float, float]:
-    """`fit`: seconds of an epoch, without and with its validation and checkpoints."""
+def fit(setting: Setting, *options: str) -> tuple[float, float]:
+    """`fit` with further options: seconds of an epoch, without and with its validation and checkpoints."""
     with tempfile.TemporaryDirectory() as folder, silence():
         own = ["--trainer.callbacks", "mnist_mlp.benchmark.TrainingTime", "--trainer.enable_progress_bar", "true"]
-        where = ["--trainer.default_root_dir", folder, "--trainer.precision", precision]
-        command_line([*fit_words(setting), *where, *own])
+        command_line([*fit_words(setting), "--trainer.default_root_dir", folder, *own, *options])
     return TrainingTime.newest.training, TrainingTime.newest.run
 
 
@@ -315,7 +318,8 @@ def measure(setting: Setting) -> dict[str, list[float]]:
                 "lightning": first_lightning(setting),
                 "fit": training,
                 "fit_with_validation": run,
-                "fit_bf16": fit(setting, "bf16-mixed")[0],
+                "fit_bf16": fit(setting, "--trainer.precision", "bf16-mixed")[0],
+                "fit_distorted": fit(setting, "--data.distort", "true")[0],
                 "floor": floor(setting),
             }
             if turn < 0:  # the first one warms up

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mnist_mlp.blocks import Block
 from mnist_mlp.captured import CapturedUpdates, capturable
@@ -71,6 +71,7 @@ class MLPClassifier(LightningModule):
         self.metrics: dict[str, float] = {}  # of a run that this one goes on with
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
+        self.confusion = MulticlassConfusionMatrix(num_classes=10)
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
@@ -179,12 +180,14 @@ class MLPClassifier(LightningModule):
         """Lets go of what lies on the GPU."""
         self.captured = None
 
-    def evaluate(self, batch: Batch) -> None:
-        """Adds a batch to the loss and accuracy of the set it belongs to, weighted by its size."""
+    def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Adds a batch to the loss and accuracy of the set it belongs to. Gives its predictions and labels, (B,)."""
         x, y = batch
-        output = self.net(x)
+        output, labels = self.net(x), y.argmax(dim=1)
+        predictions = output.argmax(dim=1)
         self.mean_loss.update(self.loss_fn(output, y), weight=len(x))
-        self.accuracy.update(output.argmax(dim=1), y.argmax(dim=1))
+        self.accuracy.update(predictions, labels)
+        return predictions, labels
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds a batch to the validation metrics."""
@@ -196,11 +199,17 @@ class MLPClassifier(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds a batch to the test metrics."""
-        self.evaluate(batch)
+        self.confusion.update(*self.evaluate(batch))
 
     def on_test_epoch_end(self) -> None:
-        """Logs loss and accuracy over the whole test set and all processes."""
+        """Logs loss, accuracy, errors and each digit's accuracy over the whole test set and all processes."""
         self.log_dict({"test/loss": self.mean_loss, "test/accuracy": self.accuracy})
+        confusion = self.confusion.compute().float()
+        self.confusion.reset()
+        right, number = confusion.diag(), confusion.sum(dim=1)
+        self.log("test/errors", (number - right).sum(), rank_zero_only=True)
+        for digit, accuracy in enumerate(right / number):
+            self.log(f"test/accuracy_of_{digit}", accuracy, rank_zero_only=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Labels, predictions, (B,) int64 each, and the outputs Φ(x), (B, 10), of a batch."""

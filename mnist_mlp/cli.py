@@ -31,6 +31,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.find_lr import find_lr
 from mnist_mlp.mnist import DataError, mnist_exists, raw_folder
 from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
+from mnist_mlp.pictures import DeformationsPicture, draw_errors
 from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
 from mnist_mlp.update_log import TrainingError
 
@@ -94,6 +95,23 @@ def prepare_data(trainer: Trainer, model: MLPClassifier, datamodule: MNISTDataMo
 class CommandTrainer(Trainer):
     """Lightning's trainer with our commands as further methods, which makes them commands."""
 
+    def test(self, *args: Any, errors: str | None = None, **kwargs: Any) -> list[dict[str, float]]:
+        """As Lightning's, and draws the errors.
+
+        Args:
+            errors: A new picture (png, pdf, svg) of all images that are classified wrongly.
+
+        Raises:
+            UserError: The picture's format is unknown.
+        """
+        if errors and Path(errors).suffix not in (".png", ".pdf", ".svg"):
+            raise UserError(f"--errors {errors}: its name must end in .png, .pdf or .svg")
+        results = super().test(*args, **kwargs)
+        if errors and self.is_global_zero:
+            draw_errors(self.lightning_module, *self.datamodule.test_set, Path(errors))
+            print(f"{'errors':<11} {errors}")
+        return results
+
     prepare_data = prepare_data
     find_lr = find_lr
     compare_batch_sizes = compare_batch_sizes
@@ -128,7 +146,7 @@ class CLI(LightningCLI):
                 "log_every_n_steps": 25,
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
-                "callbacks": [HyperparametersTable(), ClosingSummary()],
+                "callbacks": [HyperparametersTable(), DeformationsPicture(), ClosingSummary()],
             },
         )
 
