@@ -69,6 +69,7 @@ class MLPClassifier(LightningModule):
         self.loss_fn = LOSSES[loss]
         self.captured: CapturedUpdates | None = None
         self.metrics: dict[str, float] = {}  # of a run that this one goes on with
+        self.errors: list[tuple[Tensor, Tensor, Tensor]] = []  # of a test: images, labels and predictions, on the CPU
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
         self.confusion = MulticlassConfusionMatrix(num_classes=10)
@@ -197,9 +198,16 @@ class MLPClassifier(LightningModule):
         """Logs loss and accuracy over the whole validation set and all processes."""
         self.log_dict({"val/loss": self.mean_loss, "val/accuracy": self.accuracy}, prog_bar=True)
 
+    def on_test_start(self) -> None:
+        """Has seen no error yet."""
+        self.errors.clear()
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the test metrics."""
-        self.confusion.update(*self.evaluate(batch))
+        """Adds a batch to the test metrics, and keeps what it gets wrong."""
+        predictions, labels = self.evaluate(batch)
+        self.confusion.update(predictions, labels)
+        wrong = predictions != labels
+        self.errors.append((batch[0][wrong].cpu(), labels[wrong].cpu(), predictions[wrong].cpu()))
 
     def on_test_epoch_end(self) -> None:
         """Logs loss, accuracy, errors and each digit's accuracy over the whole test set and all processes."""

@@ -63,7 +63,10 @@ class SaveConfig(SaveConfigCallback):
 class RunLogger(TensorBoardLogger):
     """TensorBoard's logger in a folder that no other run has, though it be started at the same time."""
 
+    new = False  # whether the folder has been made for this run
+
     def _get_next_version(self) -> int:
+        self.new = True
         version = super()._get_next_version()
         while rank_zero_only.rank == 0:  # the other processes are told
             try:
@@ -77,7 +80,7 @@ class RunLogger(TensorBoardLogger):
         """Closes the files; a run that has ended before it began to train leaves no folder."""
         super().finalize(status)
         folder = Path(self.log_dir)
-        if status == "failed" and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
+        if status == "failed" and self.new and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
             for events in folder.glob("events.out.tfevents.*"):
                 events.unlink()
             with suppress(OSError):  # not empty
@@ -99,16 +102,19 @@ class CommandTrainer(Trainer):
         """As Lightning's, and draws the errors.
 
         Args:
-            errors: A new picture (png, pdf, svg) of all images that are classified wrongly.
+            errors: Picture (png, pdf, svg) to draw of all images that are classified wrongly.
 
         Raises:
-            UserError: The picture's format is unknown.
+            UserError: The picture cannot be there, or there are several processes.
         """
-        if errors and Path(errors).suffix not in (".png", ".pdf", ".svg"):
-            raise UserError(f"--errors {errors}: its name must end in .png, .pdf or .svg")
+        if errors is not None:
+            if Path(errors).suffix.lower() not in (".png", ".pdf", ".svg") or not Path(errors).parent.is_dir():
+                raise UserError(f"--errors {errors}: give a name that ends in .png, .pdf or .svg, in a folder")
+            if self.world_size > 1:
+                raise UserError(f"--errors {errors}: needs --trainer.devices 1")
         results = super().test(*args, **kwargs)
-        if errors and self.is_global_zero:
-            draw_errors(self.lightning_module, *self.datamodule.test_set, Path(errors))
+        if errors is not None and self.lightning_module.errors:
+            draw_errors(self.lightning_module.errors, Path(errors))
             print(f"{'errors':<11} {errors}")
         return results
 

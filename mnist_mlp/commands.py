@@ -25,7 +25,7 @@ TRAINING = re.compile(
 DISTORTION = tuple(f"data.{name}" for name in ("distort", "rotation", "scale", "shear", "shift", "elastic", "sigma"))
 RUNS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "trainer.log_every_n_steps")
 METHODOLOGY = {  # the commands of the notebook's methodology, and the settings of `fit` that each uses beside COMMON
-    "find_lr": ("data.batch_size", *DISTORTION),
+    "find_lr": ("data.batch_size",),
     "compare_batch_sizes": ("trainer.max_epochs",),
     "compare_decays": (*RUNS, "model.lr", "model.monitor", "model.patience", "model.max_decays"),
     "compare_methods": (*RUNS, "model.monitor", "model.patience", "model.decay"),
@@ -43,7 +43,7 @@ def has_part(command: str, option: str) -> bool:
     if command == "prepare_data" and SETTINGS.match(option):
         return option in ("data", "data.data_dir", "data.source")
     if command in METHODOLOGY and SETTINGS.match(option):
-        return bool(COMMON.match(option)) or option in METHODOLOGY[command]
+        return bool(COMMON.match(option)) or option in (*METHODOLOGY[command], *DISTORTION)
     return command not in ("validate", "test", "predict") or not (TRAINING.match(option) or option in DISTORTION)
 
 

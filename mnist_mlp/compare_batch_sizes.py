@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from torch import nn
 from tqdm import tqdm
 
-from mnist_mlp.batches import Batches
 from mnist_mlp.checks import check_comparable, distinct
 from mnist_mlp.classifier import MLPClassifier, StepSize
 from mnist_mlp.commands import with_settings
@@ -131,7 +130,7 @@ def validation_losses(
 ) -> list[float]:
     """Trains with all step sizes at once; gives each one's loss on the validation images, infinite if it diverged."""
     stack = StackedSGD(net, loss_fn, lrs)
-    batches = Batches(*datamodule.train_set, batch_size, datamodule.hparams.seed)
+    batches = datamodule.batches(batch_size)
     updates, text = math.ceil(budget / batch_size), f"batch size {batch_size}, {len(lrs)} step sizes"
     for x, y in tqdm(islice(batches.epochs(), updates), text, updates, disable=None, leave=False):
         stack.step(x, y)
@@ -151,7 +150,7 @@ def descend(
         A point about every WINDOW images, at MARKS, and at the end.
     """
     net = copy.deepcopy(net)
-    batches = Batches(*datamodule.train_set, batch_size, datamodule.hparams.seed)
+    batches = datamodule.batches(batch_size)
     stream, length = batches.epochs(), len(batches)
     marks = {math.ceil(mark * length) for mark in MARKS}
     ends = range(0, epochs * length + 1, max(1, WINDOW // batch_size))

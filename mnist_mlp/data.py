@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -34,16 +34,16 @@ class MNISTDataModule(LightningDataModule):
         val_size: Images held out of the 60,000 for validation; 0 trains on all of them.
         seed: Draws the validation split, and the order of the images and their deformations in every epoch.
         distort: Deform training images at random.
-        rotation: Largest angle of that, in degrees.
+        rotation: Largest angle, in degrees.
         scale: Largest relative change of each side.
         shear: Largest slant, in pixels a row.
         shift: Largest shift in each direction, in pixels.
-        elastic: Deviation of elastic displacements, in pixels.
-        sigma: Width of their Gaussian filter, in pixels.
+        elastic: Deviation of elastic displacements, pixels.
+        sigma: Width of the elastic waves, in pixels.
         cross_dataset: Allow a checkpoint of other data.
 
     Raises:
-        DataError: `val_size` leaves fewer than `batch_size` images to train on.
+        DataError: `val_size` leaves fewer than `batch_size` images to train on, or a strength is out of range.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class MNISTDataModule(LightningDataModule):
         val_size: NonNegativeInt = 5000,
         seed: int = 0,
         distort: bool = False,
-        rotation: NonNegativeFloat = 10.0,
-        scale: NonNegativeFloat = 0.1,
-        shear: NonNegativeFloat = 0.1,
-        shift: NonNegativeFloat = 1.0,
-        elastic: NonNegativeFloat = 0.8,
-        sigma: PositiveFloat = 4.0,
+        rotation: float = 10.0,
+        scale: float = 0.1,
+        shear: float = 0.1,
+        shift: float = 1.0,
+        elastic: float = 0.8,
+        sigma: float = 4.0,
         cross_dataset: bool = False,
     ) -> None:
         super().__init__()
@@ -71,6 +71,10 @@ class MNISTDataModule(LightningDataModule):
                 f"--data.batch_size is {batch_size}: it must be at most the {TRAIN_SIZE - val_size} images that "
                 f"--data.val_size {val_size} leaves for training"
             )
+        try:
+            self.distortion()
+        except ValueError as error:
+            raise DataError(f"--data.{error}") from None
         self.dataset: str | None = None  # `mnist` or `digits`, once it is known
         self.trained_on: str | None = None  # the data set of the checkpoint in use
 
@@ -174,9 +178,8 @@ class MNISTDataModule(LightningDataModule):
             Images, (N, 1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels, and
             one-hot labels, (N, 10) float32.
         """
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        x = images.to(device).float().unsqueeze(1).div_(255).sub_(MEAN).div_(STD)
-        y = F.one_hot(labels.to(device), 10).float()
+        x = images.to(self.device).float().unsqueeze(1).div_(255).sub_(MEAN).div_(STD)
+        y = F.one_hot(labels.to(self.device), 10).float()
         return x, y
 
     def distortion(self) -> Distortion | None:
@@ -185,7 +188,16 @@ class MNISTDataModule(LightningDataModule):
             return None
         names = inspect.signature(Distortion).parameters
         strengths = {name: self.hparams[name] for name in names if name in self.hparams}
-        return Distortion(**strengths, background=-MEAN / STD, device=self.train_set[0].device)
+        return Distortion(**strengths, background=-MEAN / STD, device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def batches(self, batch_size: int) -> Batches:
+        """This process's training images in a new order, and deformed anew, every epoch."""
+        return Batches(*self.train_set, batch_size, self.hparams.seed, *self.share, self.distortion())
 
     @property
     def share(self) -> tuple[int, int]:
@@ -194,8 +206,7 @@ class MNISTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Batches | Blocks:
         """The training images in a new order every epoch: in blocks for a module that has `takes_blocks`."""
-        settings = self.hparams
-        batches = Batches(*self.train_set, settings.batch_size, settings.seed, *self.share, self.distortion())
+        batches = self.batches(self.hparams.batch_size)
         module = self.trainer and self.trainer.lightning_module
         return Blocks(batches, self.trainer) if getattr(module, "takes_blocks", False) else batches
 

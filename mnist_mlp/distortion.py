@@ -21,14 +21,18 @@ class Distortion:
 
     Args:
         rotation: Largest angle, in degrees, either way.
-        scale: Largest relative change of width and of height, each by itself.
+        scale: Largest relative change of the width and of the height that is read, each by itself: 0.1 makes a digit
+            0.91 to 1.11 times as wide.
         shear: Largest horizontal shift from one row to the next, in pixels.
         shift: Largest shift in each direction, in pixels.
         elastic: Standard deviation of the elastic displacement in each direction, in pixels.
-        sigma: Width of the Gaussian filter, in pixels, above 0: large for few and long waves.
+        sigma: Width of the Gaussian filter, in pixels: large for few and long waves, which take less memory.
         background: Value of the pixels that come from outside the image.
         size: Pixels of an image's side.
         device: Where the images are.
+
+    Raises:
+        ValueError: A strength is out of its range, which the message names.
     """
 
     def __init__(
@@ -44,6 +48,16 @@ class Distortion:
         size: int = 28,
         device: torch.device | str = "cpu",
     ) -> None:
+        for name, value, low, high in (
+            ("rotation", rotation, 0, 180),
+            ("scale", scale, 0, 0.9),
+            ("shear", shear, 0, 10),
+            ("shift", shift, 0, size),
+            ("elastic", elastic, 0, size),
+            ("sigma", sigma, 1, 100),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value:g}: it must be from {low} to {high}")
         self.rotation, self.scale, self.shear, self.shift, self.elastic = rotation, scale, shear, shift, elastic
         self.background, self.size, self.device = background, size, device
         pixels = torch.arange(size, dtype=torch.float64)
@@ -76,7 +90,7 @@ class Distortion:
         c[:, 0, 0, 1], c[:, 0, 1, 0] = cos * width, (shear * cos - sin) * height
         c[:, 1, 0, 1], c[:, 1, 1, 0] = sin * width, (shear * sin + cos) * height
         c[:, :, 0, 0] = self.shift * 2 / self.size * torch.stack(shifts, dim=1)
-        c[:, :, 2:, 2:] = self.elastic * 2 / self.size * torch.randn(number, 2, m - 2, m - 2, **own)
+        c[:, :, 2:, 2:] = torch.randn(number, 2, m - 2, m - 2, **own).mul_(self.elastic * 2 / self.size)
         return c
 
     def __call__(self, images: Tensor, coefficients: Tensor) -> Tensor:

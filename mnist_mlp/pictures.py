@@ -13,6 +13,8 @@ from torchvision.utils import make_grid
 from mnist_mlp.data import MEAN, STD, MNISTDataModule
 
 PIXEL = 3  # dots of a picture for each
+COLUMNS, WIDTH, HEIGHT = 20, 34, 42  # of a mosaic, and its cells in pixels of a digit
+DOTS = 60  # such pixels to an inch
 
 
 def deformations(datamodule: MNISTDataModule) -> Tensor | None:
@@ -28,7 +30,7 @@ def deformations(datamodule: MNISTDataModule) -> Tensor | None:
     if distortion is None:
         return None
     image = datamodule.train_set[0][:1]
-    deformed = distortion(image.expand(20, -1, -1, -1), distortion.draw(20, seed=datamodule.hparams.seed))
+    deformed = distortion(image.expand(20, -1, -1, -1), distortion.draw(20, seed=0))
     pixels = torch.cat((image, deformed)).cpu() * STD + MEAN
     return make_grid(F.interpolate(pixels, scale_factor=PIXEL), nrow=7, pad_value=0.5).clamp(0, 1)
 
@@ -37,44 +39,52 @@ class DeformationsPicture(Callback):
     """Shows in TensorBoard, at the start of a run, how its training images are deformed."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws; a run that is resumed has the picture."""
-        if trainer.global_step or not isinstance(trainer.datamodule, MNISTDataModule):
+        """Draws; again when a run goes on, which may be with other strengths."""
+        if not isinstance(trainer.datamodule, MNISTDataModule) or not trainer.is_global_zero:
             return
         picture = deformations(trainer.datamodule)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and picture is not None:
-                logger.experiment.add_image("deformations", picture, 0)
+            if isinstance(logger, TensorBoardLogger) and picture is not None:
+                logger.experiment.add_image("deformations", picture, trainer.global_step)
 
 
-@torch.no_grad()
-def draw_errors(model: LightningModule, images: Tensor, targets: Tensor, path: Path) -> None:
-    """Draws every image that a network classifies wrongly, under its label and the prediction.
+def mosaic(images: Tensor) -> Tensor:
+    """Images in rows of COLUMNS, each with space for words above it.
+
+    One picture of all: as many as a network gets wrong at first would take matplotlib minutes one by one.
 
     Args:
-        model: The network.
-        images: (N, 1, 28, 28) float32, as it takes them.
-        targets: One-hot labels, (N, 10) float32.
-        path: Of a new picture: png, pdf or svg.
+        images: (N, 1, 28, 28) float, in -0.5..3.
+
+    Returns:
+        (rows * HEIGHT, COLUMNS * WIDTH) float.
+    """
+    rows = max(1, -(-len(images) // COLUMNS))
+    cells = torch.full((rows * COLUMNS, HEIGHT, WIDTH), -MEAN / STD)
+    cells[: len(images), 12:40, 3:31] = images[:, 0]
+    return cells.view(rows, COLUMNS, HEIGHT, WIDTH).transpose(1, 2).reshape(rows * HEIGHT, COLUMNS * WIDTH)
+
+
+def draw_errors(errors: list[tuple[Tensor, Tensor, Tensor]], path: Path) -> None:
+    """Draws every image that a network classified wrongly, under its label and the prediction.
+
+    Args:
+        errors: In parts: images, (N, 1, 28, 28) float32 as the network takes them, their labels and predictions, (N,)
+            int64, on the CPU.
+        path: Of the picture: png, pdf or svg.
 
     Raises:
         OSError: It cannot be written.
     """
-    predictions = torch.cat([model(part).argmax(dim=1) for part in images.split(1000)])
-    labels = targets.argmax(dim=1)
-    wrong = (predictions != labels).nonzero().squeeze(1)
-    # One image of all: as many as there are wrong after a few updates would take matplotlib minutes one by one.
-    columns, width, height = 20, 34, 42  # a digit's cell, in its pixels: two words above it, and some space
-    rows = max(1, -(-len(wrong) // columns))
-    low, high = images.min(), images.max()
-    cells = torch.full((rows * columns, height, width), low, device=images.device)
-    cells[: len(wrong), -30:-2, 3:-3] = images[wrong, 0]
-    mosaic = cells.view(rows, columns, height, width).transpose(1, 2).reshape(rows * height, columns * width)
-    figure = Figure(figsize=(columns * width / 60, rows * height / 60 + 0.4))
-    axes = figure.add_axes((0, 0, 1, rows * height / 60 / figure.get_figheight()))
+    images, labels, predictions = map(torch.cat, zip(*errors, strict=True))
+    picture = mosaic(images)
+    height, width = (side / DOTS for side in picture.shape)
+    figure = Figure(figsize=(width, height + 0.4))
+    axes = figure.add_axes((0, 0, 1, height / (height + 0.4)))
     axes.set_axis_off()
-    axes.set_title(f"{len(wrong):,} of {len(images):,} wrong: label → prediction", loc="left", fontsize=9)
-    axes.imshow(mosaic.cpu(), cmap="gray_r", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-    for place, (label, prediction) in enumerate(zip(labels[wrong].tolist(), predictions[wrong].tolist(), strict=True)):
-        row, column = divmod(place, columns)
-        axes.text((column + 0.5) * width, row * height + 10, f"{label} → {prediction}", ha="center", fontsize=7)
+    axes.set_title(f"{len(images):,} wrong: label → prediction", loc="left", fontsize=9)
+    axes.imshow(picture, cmap="gray_r", aspect="auto", interpolation="nearest")
+    for place, (label, prediction) in enumerate(zip(labels.tolist(), predictions.tolist(), strict=True)):
+        row, column = divmod(place, COLUMNS)
+        axes.text((column + 0.5) * WIDTH, row * HEIGHT + 10, f"{label} → {prediction}", ha="center", fontsize=7)
     figure.savefig(path, dpi=120)

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
-from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.batches import Slices
 from mnist_mlp.blocks import Blocks
 from mnist_mlp.callbacks import HyperparametersTable
 from mnist_mlp.classifier import MLPClassifier
@@ -102,7 +102,7 @@ def train(
         settings: Settings of the model that are other ones.
     """
     device = trainer.strategy.root_device
-    batches = Batches(*datamodule.train_set, batch_size, datamodule.hparams.seed)
+    batches = datamodule.batches(batch_size)
     with tqdm(desc=name, total=trainer.max_epochs, unit="epoch", disable=None, leave=False) as bar:
         curve = Curve(bar, Slices(*datamodule.train_set, EVALUATION_BATCH_SIZE), datamodule.val_dataloader())
         run = Trainer(

@@ -13,8 +13,21 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.transforms.functional import to_tensor
 
+from mnist_mlp.pictures import mosaic
+
 Run = Callable[..., tuple[str, str]]
-SMALL = ["--data.source", "digits", "--model.hidden", "[20]", "--trainer.max_steps", 50]
+SMALL = [
+    "--data.source",
+    "digits",
+    "--model.hidden",
+    "[20]",
+    "--trainer.max_steps",
+    50,
+    "--model.loss",
+    "cross_entropy",
+    "--model.lr",
+    0.5,
+]
 
 
 def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> None:
@@ -30,7 +43,25 @@ def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> No
         assert float(found[f"accuracy_of_{digit}"]) == pytest.approx(accuracy, abs=1e-6)
     drawn = Counter(re.findall(r"<!-- (\d) → (\d) -->", Path("errors.svg").read_text(encoding="utf-8")))
     assert drawn == wrong
-    assert "--errors errors.doc" in error("test", "--ckpt_path", "last", "--errors", "errors.doc")
+    for name in ("errors.doc", "nowhere/errors.png"):
+        assert f"--errors {name}" in error("test", "--ckpt_path", "last", "--errors", name)
+
+
+@pytest.mark.parametrize("options", [("--trainer.limit_test_batches", 2), ("--trainer.precision", "64-true")], ids=str)
+def test_errors_are_those_of_the_test(options: tuple[object, ...], run: Run) -> None:
+    run("fit", *SMALL)
+    output, _ = run("test", "--ckpt_path", "last", "--errors", "errors.svg", *options)
+    errors = int(float(re.search(r"test/errors\s+([\d.]+)", output)[1]))
+    assert len(re.findall(r"<!-- \d → \d -->", Path("errors.svg").read_text(encoding="utf-8"))) == errors
+
+
+def test_mosaic_holds_every_image() -> None:
+    images = torch.rand(25, 1, 28, 28)
+    picture = mosaic(images)
+    assert picture.shape == (2 * 42, 20 * 34)
+    for i, image in enumerate(images):
+        row, column = divmod(i, 20)
+        assert torch.equal(picture[row * 42 + 12 : row * 42 + 40, column * 34 + 3 : column * 34 + 31], image[0])
 
 
 def test_tensorboard_shows_an_image_and_its_deformations(run: Run) -> None:
