@@ -143,6 +143,16 @@ def test_a_signal_before_training_leaves_no_half_of_a_run(tmp_path: Path) -> Non
     assert bool(list(tmp_path.rglob("*.ckpt"))) == bool(list(tmp_path.rglob("events*"))) == bool(trained)
 
 
+def test_a_refused_resumption_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *OFTEN, "--trainer.max_steps", "200"])
+    (RUNS / "version_0" / "config.yaml").unlink()
+    before = set(RUNS.rglob("*"))
+    with pytest.raises(SystemExit):
+        main(["fit", "--ckpt_path", "last", "--data.batch_size", "300"])
+    assert before <= set(RUNS.rglob("*"))
+
+
 def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = [*OFTEN, "--trainer.max_epochs", "1"]

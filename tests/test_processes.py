@@ -69,7 +69,7 @@ def test_test_counts_no_image_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     test = ("test", "--ckpt_path", "last", "--trainer.devices")
     tests = [command(*test, number) for number in (1, 3)]
     values = [[float(value) for value in re.findall(r"test/\w+\s+([\d.]+)", output)] for output in tests]
-    assert len(values[0]) == 2
+    assert len(values[0]) == 13  # loss, accuracy, errors, and the accuracy of each digit
     assert values[1] == pytest.approx(values[0], rel=1e-6)
 
 

@@ -109,7 +109,7 @@ class BreakOffError(Exception):
 @pytest.mark.parametrize("name", ["last", "best"])
 @pytest.mark.parametrize("rule", [*RULES, "plateau"])
 def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--model.schedule", rule, "--model.patience", 1, "--model.lr", 1, "--model.loss", "cross_entropy")
+    options = ("--model.schedule", rule, "--model.patience", 1, "--model.lr", 2, "--model.loss", "cross_entropy")
     options += ("--last.every_n_train_steps", 10, "--trainer.max_epochs", 4)
     run("fit", *SMALL, *options)
 
