@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -78,7 +79,9 @@ def test_torchrun(nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     options = [*DIGITS, "--trainer.max_steps", 10]
     command("fit", *options, "--data.batch_size", 1000)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--master_addr", "127.0.0.1", "--master_port", "29617"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--master_addr", "127.0.0.1", "--master_port", port]
     torchrun += ["--nnodes", str(nodes), "--nproc_per_node", str(2 // nodes)]
     fit = [*map(str, options), "--data.batch_size", "500", "--trainer.devices", str(2 // nodes)]
     launchers = [
