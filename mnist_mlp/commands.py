@@ -7,6 +7,8 @@ import shlex
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from mnist_mlp.distortion import STRENGTHS
+
 COMMANDS = {
     "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
     "validate": "Loss and accuracy of a checkpoint on the validation images.",
@@ -22,7 +24,7 @@ TRAINING = re.compile(
     r"seed_everything|print_config|optimizer|lr_scheduler|trainer\.(max_|log_every)"
     r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
 )
-DISTORTION = tuple(f"data.{name}" for name in ("distort", "rotation", "scale", "shear", "shift", "elastic", "sigma"))
+DISTORTION = tuple(f"data.{name}" for name in ("distort", *STRENGTHS))
 RUNS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "trainer.log_every_n_steps")
 METHODOLOGY = {  # the commands of the notebook's methodology, and the settings of `fit` that each uses beside COMMON
     "find_lr": ("data.batch_size",),

@@ -1,6 +1,5 @@
 """The data module: whole data sets as tensors on the training device, batches as one gather."""
 
-import inspect
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from mnist_mlp.batches import Batches, Slices
 from mnist_mlp.blocks import Blocks
 from mnist_mlp.digits import TRAIN_SIZE, make_digits
-from mnist_mlp.distortion import Distortion
+from mnist_mlp.distortion import STRENGTHS, Distortion
 from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
@@ -186,8 +185,7 @@ class MNISTDataModule(LightningDataModule):
         """What deforms the training images; nothing if `distort` is false."""
         if not self.hparams.distort:
             return None
-        names = inspect.signature(Distortion).parameters
-        strengths = {name: self.hparams[name] for name in names if name in self.hparams}
+        strengths = {name: self.hparams[name] for name in STRENGTHS}
         return Distortion(**strengths, background=-MEAN / STD, device=self.device)
 
     @property

@@ -5,6 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NEGLIGIBLE = 1e-4  # share of the strongest mode's variance, below which a mode of the elastic field is left out
+STRENGTHS = {  # the lowest and the highest that make sense, for images of 28 by 28 pixels
+    "rotation": (0, 180),
+    "scale": (0, 0.9),
+    "shear": (0, 10),
+    "shift": (0, 28),
+    "elastic": (0, 28),
+    "sigma": (1, 100),
+}
 
 
 class Distortion:
@@ -17,7 +25,7 @@ class Distortion:
     Both are sums of products of a function of the row and one of the column: affine maps of 1 and the coordinate, a
     smoothed field of the eigenvectors of its covariance exp(-d²/4σ²) along one axis, of which only the first few
     count. So a deformation is a small matrix C of coefficients for each coordinate, and its places are B C Bᵀ, where
-    the columns of B are those functions: 0.1 instead of 1.5 ms for 200 images, which `affine_grid` alone takes.
+    the columns of B are those functions: 0.1 to 0.2 ms for 200 images on a CPU, where `affine_grid` takes 0.7 to 1.6.
 
     Args:
         rotation: Largest angle, in degrees, either way.
@@ -48,18 +56,12 @@ class Distortion:
         size: int = 28,
         device: torch.device | str = "cpu",
     ) -> None:
-        for name, value, low, high in (
-            ("rotation", rotation, 0, 180),
-            ("scale", scale, 0, 0.9),
-            ("shear", shear, 0, 10),
-            ("shift", shift, 0, size),
-            ("elastic", elastic, 0, size),
-            ("sigma", sigma, 1, 100),
-        ):
+        given = (rotation, scale, shear, shift, elastic, sigma)
+        for (name, (low, high)), value in zip(STRENGTHS.items(), given, strict=True):
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value:g}: it must be from {low} to {high}")
         self.rotation, self.scale, self.shear, self.shift, self.elastic = rotation, scale, shear, shift, elastic
-        self.background, self.size, self.device = background, size, device
+        self.background, self.size = background, size
         pixels = torch.arange(size, dtype=torch.float64)
         coordinate = (2 * pixels + 1) / size - 1  # as `grid_sample` counts: -1 and 1 are the image's edges
         variances, modes = torch.linalg.eigh(torch.exp(-(((pixels[:, None] - pixels) / sigma) ** 2) / 4))
@@ -79,10 +81,9 @@ class Distortion:
             (N, 2, m, m) float32: for the column and for the row that a pixel is read from, the coefficients of the
             products of m functions of the pixel's own row and m of its column.
         """
-        generator = torch.Generator(self.device).manual_seed(seed)
-        own = {"generator": generator, "device": self.device, "dtype": torch.float32}
-        m = self.basis.shape[1]
-        c = torch.zeros(number, 2, m, m, device=self.device, dtype=torch.float32) if out is None else out
+        device, m = self.basis.device, self.basis.shape[1]
+        own = {"generator": torch.Generator(device).manual_seed(seed), "device": device, "dtype": torch.float32}
+        c = torch.zeros(number, 2, m, m, device=device, dtype=torch.float32) if out is None else out
         angle, width, height, shear, *shifts = torch.rand(6, number, **own) * 2 - 1
         angle = torch.deg2rad(self.rotation * angle)
         width, height, shear = 1 + self.scale * width, 1 + self.scale * height, self.shear * shear

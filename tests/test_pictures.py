@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUNS
+from conftest import RUNS, SMALL
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.transforms.functional import to_tensor
@@ -16,22 +16,11 @@ from torchvision.transforms.functional import to_tensor
 from mnist_mlp.pictures import mosaic
 
 Run = Callable[..., tuple[str, str]]
-SMALL = [
-    "--data.source",
-    "digits",
-    "--model.hidden",
-    "[20]",
-    "--trainer.max_steps",
-    50,
-    "--model.loss",
-    "cross_entropy",
-    "--model.lr",
-    0.5,
-]
+FIT = ("fit", *SMALL, "--model.loss", "cross_entropy", "--model.lr", 0.5)
 
 
 def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> None:
-    run("fit", *SMALL)
+    run(*FIT)
     _, *rows = [row.split(",") for row in run("predict", "--ckpt_path", "last")[0].splitlines()]
     wrong = Counter((label, prediction) for _, label, prediction, _ in rows if label != prediction)
     output, _ = run("test", "--ckpt_path", "last", "--errors", "errors.svg")
@@ -49,7 +38,7 @@ def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> No
 
 @pytest.mark.parametrize("options", [("--trainer.limit_test_batches", 2), ("--trainer.precision", "64-true")], ids=str)
 def test_errors_are_those_of_the_test(options: tuple[object, ...], run: Run) -> None:
-    run("fit", *SMALL)
+    run(*FIT)
     output, _ = run("test", "--ckpt_path", "last", "--errors", "errors.svg", *options)
     errors = int(float(re.search(r"test/errors\s+([\d.]+)", output)[1]))
     assert len(re.findall(r"<!-- \d → \d -->", Path("errors.svg").read_text(encoding="utf-8"))) == errors
@@ -65,7 +54,7 @@ def test_mosaic_holds_every_image() -> None:
 
 
 def test_tensorboard_shows_an_image_and_its_deformations(run: Run) -> None:
-    run("fit", *SMALL, "--data.distort", "true")
+    run(*FIT, "--data.distort", "true")
     accumulator = EventAccumulator(str(RUNS / "version_0"))
     accumulator.Reload()
     (picture,) = accumulator.Images("deformations")
@@ -79,7 +68,7 @@ def test_tensorboard_shows_an_image_and_its_deformations(run: Run) -> None:
 
 
 def test_images_that_are_not_deformed_are_not_shown(run: Run) -> None:
-    run("fit", *SMALL)
+    run(*FIT)
     accumulator = EventAccumulator(str(RUNS / "version_0"))
     accumulator.Reload()
     assert not accumulator.Tags()["images"]
