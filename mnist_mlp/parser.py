@@ -5,7 +5,8 @@ import re
 import sys
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
+import yaml
+from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -27,6 +28,7 @@ SHOWN = {  # the options beyond --model and --data that --help explains, in our 
     "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
     "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
 }
+GROUPS = ("fit", "model", "data", "trainer", "checkpoint", "last")  # of settings
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 EPILOG = (
     "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
@@ -84,6 +86,29 @@ class Parser(LightningArgumentParser):
             elif re.match(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data)$|data\.seed", action.dest):
                 action.help = argparse.SUPPRESS
         return super().format_help()
+
+
+yaml_value = get_loader("yaml")
+
+
+def without_empty_groups(text: str) -> Any:
+    """What YAML says, but a group of settings that are all commented out is as if it were not there.
+
+    jsonargparse takes `trainer:` alone for no trainer at all.
+
+    Args:
+        text: A file of settings, or a setting.
+    """
+
+    def fill(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: fill(item) for key, item in value.items() if item is not None or key not in GROUPS}
+
+    return fill(yaml_value(text))
+
+
+set_loader("yaml", without_empty_groups, (yaml.YAMLError,))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -69,19 +69,32 @@ def test_help_of_the_methodology(
     assert "lightning_logs" in text
 
 
-def test_printed_settings_are_taken_back_and_complete(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    def printed(*args: object) -> str:
+@pytest.fixture
+def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The settings that `fit` prints with some arguments."""
+
+    def settings(*args: object) -> str:
         with pytest.raises(SystemExit) as end:
             run("fit", *args, "--print_config")
         assert end.value.code == 0
         return capsys.readouterr().out
 
+    return settings
+
+
+def test_printed_settings_are_taken_back_and_complete(printed: Callable[..., str]) -> None:
     given = printed("--model.hidden", "[300,200]", "--trainer.gradient_clip_val", 1, "--optimizer", "Adam")
     Path("settings.yaml").write_text(given)
     assert printed("--config", "settings.yaml") == given
     settings = yaml.safe_load(given)
     assert settings["model"]["hidden"] == [300, 200]
     assert {"limit_train_batches", "logger", "callbacks"} <= settings["trainer"].keys()
+
+
+@pytest.mark.parametrize("group", ["model", "data", "trainer", "checkpoint", "last"])
+def test_a_group_without_settings_is_as_if_left_out(group: str, printed: Callable[..., str]) -> None:
+    Path("empty.yaml").write_text(f"seed_everything: 0\n{group}:\n  # lr: 0.3\n")
+    assert printed("--config", "empty.yaml") == printed()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
