@@ -1,16 +1,22 @@
-"""What a run shows: the notebook's table, the hyperparameters in TensorBoard, the closing summary."""
+"""What a run shows: the notebook's table, hyperparameters and pictures in TensorBoard, the closing summary."""
 
 import shlex
 import time
+import warnings
 from typing import Any
 
 import torch
+from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
+from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.commands import on_checkpoint
+from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
+from mnist_mlp.gradient import loss_and_gradient
+from mnist_mlp.pictures import deformations, draw_confusion, draw_worst_errors, images_of_batch, weights
 from mnist_mlp.schedules import Plateau
 
 
@@ -97,6 +103,90 @@ class HyperparametersTable(Callback):
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 for summary in hparams(plain, {"val/accuracy": 0, "val/loss": 0}):
                     logger.experiment.file_writer.add_summary(summary)
+
+
+class Pictures(Callback):
+    """Shows in TensorBoard what the network sees, what it has learnt and what it gets wrong.
+
+    At the start the network's graph, the images of the first update and, if they are deformed, deformations of one
+    of them. At the start and at the end the first layer's weights as images, and histograms of all weights and of
+    the gradient on those first images. After epochs 1, 2, 4, 8, ... and at the end these again, the worst validation
+    errors and the confusion matrix, unless pictures would then have taken more than a share of the time so far.
+
+    Args:
+        share: Of the time; 0 draws none, 1 all.
+    """
+
+    def __init__(self, share: ClosedUnitInterval = 0.02) -> None:
+        self.share = share
+
+    def on_train_start(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        """Draws what there is before training."""
+        ours = trainer.is_global_zero and isinstance(trainer.datamodule, MNISTDataModule) and self.share > 0
+        loggers = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger) and ours]
+        self.writer = loggers[0].experiment if loggers else None
+        self.began, self.seconds = time.perf_counter(), 0.0
+        self.cost = 0.5  # seconds that results are thought to take, until they have been drawn
+        self.newest: int | None = None  # update after which they were
+        if self.writer:
+            batches = trainer.datamodule.batches(trainer.datamodule.hparams.batch_size)
+            self.batch = trainer.precision_plugin.convert_input(next(iter(batches)))  # the first one of all
+            self.draw_data(trainer, pl_module)
+            self.draw_weights(trainer, pl_module)
+            self.seconds = time.perf_counter() - self.began
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        """Draws results after epochs 1, 2, 4, 8, ..."""
+        epochs = trainer.current_epoch + 1
+        if self.writer and epochs & (epochs - 1) == 0 and self.affordable():
+            self.draw_results(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        """Draws what has come out."""
+        if self.writer and self.newest != trainer.global_step:
+            draw = self.draw_results if self.affordable() else self.draw_weights
+            draw(trainer, pl_module)
+
+    def affordable(self) -> bool:
+        """Whether pictures will have taken no more than their share if results are drawn now."""
+        so_far = time.perf_counter() - self.began
+        return self.share == 1 or self.seconds + self.cost <= self.share * so_far
+
+    def draw_data(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        """The network, and the images it sees."""
+        data = trainer.datamodule
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing tells of what depends on the size of a batch
+            self.writer.add_graph(pl_module.net, self.batch[0][:1])
+        self.writer.add_image("batch", images_of_batch(self.batch[0]), trainer.global_step)
+        if data.hparams.distort:
+            self.writer.add_image("deformations", deformations(data), trainer.global_step)
+
+    def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        """The first layer's weights; histograms of those of all layers, and of their gradient on the first batch."""
+        self.writer.add_image("weights", weights(pl_module.net.fc1.weight), trainer.global_step)
+        with trainer.precision_plugin.forward_context():
+            _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
+        for (name, parameter), derivative in zip(pl_module.net.named_parameters(), gradient, strict=True):
+            for kind, values in (("weights", parameter), ("gradient", derivative)):
+                if values.isfinite().all():
+                    self.writer.add_histogram(f"{kind}/{name}", values.float(), trainer.global_step)
+
+    def draw_results(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        """The weights, and how the validation images are classified."""
+        started = time.perf_counter()
+        self.draw_weights(trainer, pl_module)
+        if trainer.datamodule.hparams.val_size:
+            images, targets = trainer.datamodule.val_set
+            plugin, labels = trainer.precision_plugin, targets.argmax(dim=1)
+            with torch.inference_mode(), plugin.forward_context():
+                parts = plugin.convert_input(images).split(EVALUATION_BATCH_SIZE)
+                scores = torch.cat([pl_module.scores(pl_module(part)) for part in parts])
+            self.writer.add_figure("errors", draw_worst_errors(images, labels, scores), trainer.global_step)
+            self.writer.add_figure("confusion", draw_confusion(labels, scores), trainer.global_step)
+        self.cost = time.perf_counter() - started
+        self.seconds += self.cost
+        self.newest = trainer.global_step
 
 
 class ClosingSummary(Callback):

@@ -45,7 +45,7 @@ class MLPClassifier(LightningModule):
         monitor: What `plateau` watches in validation.
         patience: Epochs without improvement: a plateau.
         decay: Factor δ of the step size at a plateau.
-        max_decays: Reductions; the next plateau ends the run.
+        max_decays: Reductions; the next plateau is the end.
     """
 
     takes_blocks = True
@@ -69,7 +69,7 @@ class MLPClassifier(LightningModule):
         self.loss_fn = LOSSES[loss]
         self.captured: CapturedUpdates | None = None
         self.metrics: dict[str, float] = {}  # of a run that this one goes on with
-        self.errors: list[tuple[Tensor, Tensor, Tensor]] = []  # of a test: images, labels and predictions, on the CPU
+        self.errors: list[tuple[Tensor, Tensor, Tensor]] = []  # of a test: images, labels and scores, on the CPU
         self.mean_loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
         self.confusion = MulticlassConfusionMatrix(num_classes=10)
@@ -182,13 +182,21 @@ class MLPClassifier(LightningModule):
         self.captured = None
 
     def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Adds a batch to the loss and accuracy of the set it belongs to. Gives its predictions and labels, (B,)."""
+        """Adds a batch to the loss and accuracy of the set it belongs to. Gives outputs, (B, 10), and labels, (B,)."""
         x, y = batch
         output, labels = self.net(x), y.argmax(dim=1)
-        predictions = output.argmax(dim=1)
         self.mean_loss.update(self.loss_fn(output, y), weight=len(x))
-        self.accuracy.update(predictions, labels)
-        return predictions, labels
+        self.accuracy.update(output, labels)
+        return output, labels
+
+    def scores(self, output: Tensor) -> Tensor:
+        """How sure the network is of each digit, from its outputs Φ(x), (B, 10). Returns (B, 10) float64.
+
+        Trained by cross-entropy, the probabilities that the outputs stand for. By squared errors, the outputs
+        themselves, which come near those probabilities but are not bound to lie between 0 and 1.
+        """
+        output = output.double()
+        return output.softmax(dim=1) if self.hparams.loss == "cross_entropy" else output
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds a batch to the validation metrics."""
@@ -204,10 +212,10 @@ class MLPClassifier(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds a batch to the test metrics, and keeps what it gets wrong."""
-        predictions, labels = self.evaluate(batch)
-        self.confusion.update(predictions, labels)
-        wrong = predictions != labels
-        self.errors.append((batch[0][wrong].cpu(), labels[wrong].cpu(), predictions[wrong].cpu()))
+        output, labels = self.evaluate(batch)
+        self.confusion.update(output, labels)
+        wrong = output.argmax(dim=1) != labels
+        self.errors.append((batch[0][wrong].cpu(), labels[wrong].cpu(), self.scores(output[wrong]).cpu()))
 
     def on_test_epoch_end(self) -> None:
         """Logs loss, accuracy, errors and each digit's accuracy over the whole test set and all processes."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
+from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, Pictures
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
@@ -31,7 +32,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.find_lr import find_lr
 from mnist_mlp.mnist import DataError, mnist_exists, raw_folder
 from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
-from mnist_mlp.pictures import DeformationsPicture, draw_errors
+from mnist_mlp.pictures import draw_errors
 from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
 from mnist_mlp.update_log import TrainingError
 
@@ -114,7 +115,8 @@ class CommandTrainer(Trainer):
                 raise UserError(f"--errors {errors}: needs --trainer.devices 1")
         results = super().test(*args, **kwargs)
         if errors is not None and self.lightning_module.errors:
-            draw_errors(self.lightning_module.errors, Path(errors))
+            wrong = [torch.cat(parts) for parts in zip(*self.lightning_module.errors, strict=True)]
+            draw_errors(*wrong, f"{len(wrong[0]):,} wrong").savefig(errors, dpi=120)
             print(f"{'errors':<11} {errors}")
         return results
 
@@ -152,7 +154,7 @@ class CLI(LightningCLI):
                 "log_every_n_steps": 25,
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
-                "callbacks": [HyperparametersTable(), DeformationsPicture(), ClosingSummary()],
+                "callbacks": [HyperparametersTable(), ClosingSummary()],
             },
         )
 
@@ -181,7 +183,8 @@ class CLI(LightningCLI):
         parser.add_argument("--seed_everything", type=Seed, default=0)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds `--checkpoint.*` and `--last.*`; the seed is one for weights, split and batches."""
+        """Adds `--pictures.*`, `--checkpoint.*` and `--last.*`; the seed is one for weights, split and batches."""
+        parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.set_defaults(
@@ -202,6 +205,7 @@ class CLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.usage = f"python -m mnist_mlp {subcommand} [options]"
         parser.groups["trainer"].title = "Training, by Lightning's Trainer"
+        parser.groups["pictures"].title = "Pictures in TensorBoard, by the share of the time that they may take"
         parser.groups["optimizer"].title = "Another update rule"
         parser.groups["lr_scheduler"].title = "A step size that changes"
         if subcommand in parser.groups:

@@ -21,7 +21,7 @@ COMMANDS = {
     "compare_methods": "The full gradient, and stochastic gradients under three schedules, side by side.",
 }
 TRAINING = re.compile(
-    r"seed_everything|print_config|optimizer|lr_scheduler|trainer\.(max_|log_every)"
+    r"seed_everything|print_config|pictures|optimizer|lr_scheduler|trainer\.(max_|log_every)"
     r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
 )
 DISTORTION = tuple(f"data.{name}" for name in ("distort", *STRENGTHS))
@@ -37,7 +37,7 @@ COMMON = re.compile(
     r"model\.(hidden|activation|loss)|data\.(data_dir|source|val_size|seed)"
     r"|trainer\.(accelerator|devices|default_root_dir)|(model|data|trainer)$"
 )
-SETTINGS = re.compile(r"(model|data|trainer|optimizer|lr_scheduler|checkpoint|last)\b")
+SETTINGS = re.compile(r"(model|data|trainer|optimizer|lr_scheduler|pictures|checkpoint|last)\b")
 
 
 def has_part(command: str, option: str) -> bool:

@@ -36,8 +36,8 @@ class MNISTDataModule(LightningDataModule):
         rotation: Largest angle, in degrees.
         scale: Largest relative change of each side.
         shear: Largest slant, in pixels a row.
-        shift: Largest shift in each direction, in pixels.
-        elastic: Deviation of elastic displacements, pixels.
+        shift: Largest shift each way, in pixels.
+        elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
         cross_dataset: Allow a checkpoint of other data.
 

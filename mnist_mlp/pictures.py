@@ -1,13 +1,10 @@
-"""Pictures of digits: deformed ones in TensorBoard, and those that a network gets wrong."""
-
-from pathlib import Path
+"""Pictures of digits and of what a network makes of them, for TensorBoard and for files."""
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.utils import make_grid
 
 from mnist_mlp.data import MEAN, STD, MNISTDataModule
@@ -15,37 +12,49 @@ from mnist_mlp.data import MEAN, STD, MNISTDataModule
 PIXEL = 3  # dots of a picture for each
 COLUMNS, WIDTH, HEIGHT = 20, 34, 42  # of a mosaic, and its cells in pixels of a digit
 DOTS = 60  # such pixels to an inch
+SHOWN = 100  # units of the first layer, and images of a batch, at most
+WORST = 60  # validation errors, at most
 
 
-def deformations(datamodule: MNISTDataModule) -> Tensor | None:
+def deformations(datamodule: MNISTDataModule) -> Tensor:
     """A training image, and 20 deformations of it, in 3 rows of 7.
 
     Args:
-        datamodule: After a setup for `fit`.
+        datamodule: After a setup for `fit`, with `distort`.
 
     Returns:
-        (3, H, W) float32 in 0..1; nothing if the images are not deformed.
+        (3, H, W) float32 in 0..1.
     """
     distortion = datamodule.distortion()
-    if distortion is None:
-        return None
     image = datamodule.train_set[0][:1]
     deformed = distortion(image.expand(20, -1, -1, -1), distortion.draw(20, seed=0))
     pixels = torch.cat((image, deformed)).cpu() * STD + MEAN
     return make_grid(F.interpolate(pixels, scale_factor=PIXEL), nrow=7, pad_value=0.5).clamp(0, 1)
 
 
-class DeformationsPicture(Callback):
-    """Shows in TensorBoard, at the start of a run, how its training images are deformed."""
+def images_of_batch(images: Tensor) -> Tensor:
+    """The images of an update as the network sees them, 100 of them at most.
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws; again when a run goes on, which may be with other strengths."""
-        if not isinstance(trainer.datamodule, MNISTDataModule) or not trainer.is_global_zero:
-            return
-        picture = deformations(trainer.datamodule)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and picture is not None:
-                logger.experiment.add_image("deformations", picture, trainer.global_step)
+    Args:
+        images: (B, 1, 28, 28) float.
+
+    Returns:
+        (3, H, W) float32 in 0..1.
+    """
+    return make_grid(images[:SHOWN].float().cpu() * STD + MEAN, nrow=10, pad_value=0.5).clamp(0, 1)
+
+
+def weights(weight: Tensor) -> Tensor:
+    """What each unit of the first layer looks for: its weights as an image, for the first 100 units.
+
+    Args:
+        weight: (units, 784) float.
+
+    Returns:
+        (3, H, W) float32 in 0..1: gray is 0, black and white are four standard deviations.
+    """
+    images = weight.detach()[:SHOWN].float().cpu().view(-1, 1, 28, 28)
+    return make_grid(0.5 + images / (8 * images.std()), nrow=10, pad_value=1).clamp(0, 1)
 
 
 def mosaic(images: Tensor) -> Tensor:
@@ -65,26 +74,56 @@ def mosaic(images: Tensor) -> Tensor:
     return cells.view(rows, COLUMNS, HEIGHT, WIDTH).transpose(1, 2).reshape(rows * HEIGHT, COLUMNS * WIDTH)
 
 
-def draw_errors(errors: list[tuple[Tensor, Tensor, Tensor]], path: Path) -> None:
-    """Draws every image that a network classified wrongly, under its label and the prediction.
+def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str) -> Figure:
+    """Draws images that a network classifies wrongly, each under its label, the prediction and the latter's score.
 
     Args:
-        errors: In parts: images, (N, 1, 28, 28) float32 as the network takes them, their labels and predictions, (N,)
-            int64, on the CPU.
-        path: Of the picture: png, pdf or svg.
-
-    Raises:
-        OSError: It cannot be written.
+        images: (N, 1, 28, 28) float32 as the network takes them.
+        labels: (N,) int64.
+        scores: (N, 10) float, of each digit.
+        title: Words above.
     """
-    images, labels, predictions = map(torch.cat, zip(*errors, strict=True))
-    picture = mosaic(images)
+    picture = mosaic(images.cpu())
     height, width = (side / DOTS for side in picture.shape)
     figure = Figure(figsize=(width, height + 0.4))
     axes = figure.add_axes((0, 0, 1, height / (height + 0.4)))
     axes.set_axis_off()
-    axes.set_title(f"{len(images):,} wrong: label → prediction", loc="left", fontsize=9)
-    axes.imshow(picture, cmap="gray_r", aspect="auto", interpolation="nearest")
-    for place, (label, prediction) in enumerate(zip(labels.tolist(), predictions.tolist(), strict=True)):
+    axes.set_title(f"{title}: label → prediction, with its score", loc="left", fontsize=9)
+    axes.imshow(picture.numpy(), cmap="gray_r", aspect="auto", interpolation="nearest")
+    highest, predictions = scores.max(dim=1)
+    for place, (label, prediction, score) in enumerate(
+        zip(labels.tolist(), predictions.tolist(), highest.tolist(), strict=True)
+    ):
         row, column = divmod(place, COLUMNS)
-        axes.text((column + 0.5) * WIDTH, row * HEIGHT + 10, f"{label} → {prediction}", ha="center", fontsize=7)
-    figure.savefig(path, dpi=120)
+        text = f"{label} → {prediction} {score:.2f}"
+        axes.text((column + 0.5) * WIDTH, row * HEIGHT + 10, text, ha="center", fontsize=6)
+    return figure
+
+
+def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
+    """Draws the images whose label has the lowest scores of all that are classified wrongly.
+
+    Args:
+        images: (N, 1, 28, 28) float32 as the network takes them.
+        labels: (N,) int64.
+        scores: (N, 10) float, of each digit.
+    """
+    wrong = (scores.argmax(dim=1) != labels).nonzero().flatten()
+    own = scores[wrong, labels[wrong]]
+    worst = wrong[own.argsort()[:WORST]]
+    title = f"The {len(worst)} worst of {len(wrong):,} validation errors"
+    return draw_errors(images[worst], labels[worst], scores[worst], title)
+
+
+def draw_confusion(labels: Tensor, scores: Tensor) -> Figure:
+    """Draws how many images of each digit are taken for which one.
+
+    Args:
+        labels: (N,) int64.
+        scores: (N, 10) float, of each digit.
+    """
+    confusion = MulticlassConfusionMatrix(num_classes=10, sync_on_compute=False).to(labels.device)  # one process draws
+    confusion.update(scores, labels)
+    figure = Figure(figsize=(6, 6), dpi=80, layout="constrained")
+    confusion.plot(ax=figure.add_subplot(), cmap="Blues")
+    return figure

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.datasets import MNIST
 
+import mnist_mlp.cli
 import mnist_mlp.data
 from mnist_mlp.cli import main
 
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _digits_are_made_once() -> None:
     """Saves half a second in every run."""
     mnist_mlp.data.make_digits = cache(mnist_mlp.data.make_digits)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pictures_are_drawn_on_demand() -> None:
+    """Saves a fifth of a second in every run."""
+    mnist_mlp.cli.DEFAULTS["fit"] = {"pictures.share": 0.0}
 
 
 @pytest.fixture(scope="session")

@@ -1,47 +1,50 @@
-"""What a test run shows of its errors, and TensorBoard of the training images."""
+"""What a test run shows of its errors, and TensorBoard of the images and of what the network makes of them."""
 
 import io
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL
+from conftest import RUNS, SMALL, checkpoint
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent
+from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from mnist_mlp.pictures import mosaic
+from mnist_mlp.pictures import draw_confusion, draw_worst_errors, mosaic
 
 Run = Callable[..., tuple[str, str]]
 FIT = ("fit", *SMALL, "--model.loss", "cross_entropy", "--model.lr", 0.5)
+LAST = ("--ckpt_path", "last")
 
 
 def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> None:
     run(*FIT)
-    _, *rows = [row.split(",") for row in run("predict", "--ckpt_path", "last")[0].splitlines()]
+    _, *rows = [row.split(",") for row in run("predict", *LAST, "--trainer.limit_predict_batches", 2)[0].splitlines()]
     wrong = Counter((label, prediction) for _, label, prediction, _ in rows if label != prediction)
-    output, _ = run("test", "--ckpt_path", "last", "--errors", "errors.svg")
+    output, _ = run("test", *LAST, "--trainer.limit_test_batches", 2, "--errors", "errors.svg")
     found = dict(re.findall(r"test/(\w+)\s+([\d.]+)", output))
     assert float(found["errors"]) == sum(wrong.values())
     for digit in "0123456789":
         labelled = [row for row in rows if row[1] == digit]
         accuracy = sum(row[2] == digit for row in labelled) / len(labelled)
         assert float(found[f"accuracy_of_{digit}"]) == pytest.approx(accuracy, abs=1e-6)
-    drawn = Counter(re.findall(r"<!-- (\d) → (\d) -->", Path("errors.svg").read_text(encoding="utf-8")))
+    drawn = Counter(re.findall(r"<!-- (\d) → (\d) \S+ -->", Path("errors.svg").read_text(encoding="utf-8")))
     assert drawn == wrong
     for name in ("errors.doc", "nowhere/errors.png"):
-        assert f"--errors {name}" in error("test", "--ckpt_path", "last", "--errors", name)
+        assert f"--errors {name}" in error("test", *LAST, "--errors", name)
 
 
-@pytest.mark.parametrize("options", [("--trainer.limit_test_batches", 2), ("--trainer.precision", "64-true")], ids=str)
-def test_errors_are_those_of_the_test(options: tuple[object, ...], run: Run) -> None:
+def test_errors_are_those_of_the_test(run: Run) -> None:
     run(*FIT)
-    output, _ = run("test", "--ckpt_path", "last", "--errors", "errors.svg", *options)
+    options = ("--trainer.limit_test_batches", 1, "--trainer.precision", "64-true")
+    output, _ = run("test", *LAST, "--errors", "errors.svg", *options)
     errors = int(float(re.search(r"test/errors\s+([\d.]+)", output)[1]))
-    assert len(re.findall(r"<!-- \d → \d -->", Path("errors.svg").read_text(encoding="utf-8"))) == errors
+    assert len(re.findall(r"<!-- \d → \d \S+ -->", Path("errors.svg").read_text(encoding="utf-8"))) == errors
 
 
 def test_mosaic_holds_every_image() -> None:
@@ -53,22 +56,115 @@ def test_mosaic_holds_every_image() -> None:
         assert torch.equal(picture[row * 42 + 12 : row * 42 + 40, column * 34 + 3 : column * 34 + 31], image[0])
 
 
-def test_tensorboard_shows_an_image_and_its_deformations(run: Run) -> None:
-    run(*FIT, "--data.distort", "true")
-    accumulator = EventAccumulator(str(RUNS / "version_0"))
-    accumulator.Reload()
-    (picture,) = accumulator.Images("deformations")
-    assert picture.step == 0
-    pixels = to_tensor(Image.open(io.BytesIO(picture.encoded_image_string)))[0]
-    side = 28 * 3 + 2
+@pytest.fixture
+def pages(run: Run) -> Callable[..., EventAccumulator]:
+    """What TensorBoard has to show of a run with some options."""
+
+    def of(*options: object) -> EventAccumulator:
+        run(*FIT, "--trainer.max_epochs", 3, *options)
+        accumulator = EventAccumulator(str(RUNS / "version_0"), {"histograms": 0, "images": 0})
+        accumulator.Reload()
+        return accumulator
+
+    return of
+
+
+def picture(event: ImageEvent) -> Tensor:
+    """Its pixels, (3, H, W) in 0..1."""
+    return to_tensor(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB"))
+
+
+def steps(events: list[Any]) -> list[int]:
+    """The updates they belong to."""
+    return [event.step for event in events]
+
+
+def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., EventAccumulator]) -> None:
+    (event,) = pages("--data.distort", "true", "--pictures.share", 1).Images("deformations")
+    assert event.step == 0
+    pixels, side = picture(event)[0], 28 * 3 + 2
     digits = [pixels[i * side + 2 : (i + 1) * side, j * side + 2 : (j + 1) * side] for i in range(3) for j in range(7)]
     different = torch.unique(torch.stack(digits).flatten(1), dim=0)
     assert len(different) == 21
     assert all(0.02 < digit.mean() < 0.5 for digit in digits)
 
 
-def test_images_that_are_not_deformed_are_not_shown(run: Run) -> None:
-    run(*FIT)
-    accumulator = EventAccumulator(str(RUNS / "version_0"))
-    accumulator.Reload()
-    assert not accumulator.Tags()["images"]
+def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAccumulator]) -> None:
+    found = pages("--pictures.share", 1)
+    assert found.Tags()["graph"]
+    assert set(found.Tags()["images"]) == {"batch", "weights", "errors", "confusion"}
+    (batch,) = found.Images("batch")
+    assert batch.step == 0
+    assert picture(batch).shape == (3, 302, 302)  # 100 of its 1,000 images
+    for tag, at in (("weights", [0, 55, 110, 165]), ("errors", [55, 110, 165]), ("confusion", [55, 110, 165])):
+        assert steps(found.Images(tag)) == at  # epochs 1 and 2, and the end
+    first, *_, last = map(picture, found.Images("weights"))
+    assert first.shape == (3, 2 * 30 + 2, 302)  # the 20 units
+    assert not torch.equal(first, last)
+    parameters = checkpoint()["state_dict"]
+    for name, parameter in parameters.items():
+        last = found.Histograms(name.replace("net.", "weights/"))[-1]
+        assert last.histogram_value.num == parameter.numel()
+        assert last.histogram_value.min == pytest.approx(parameter.min().item())
+        assert last.histogram_value.sum == pytest.approx(parameter.double().sum().item(), rel=1e-5)
+        gradients = found.Histograms(name.replace("net.", "gradient/"))
+        assert steps(gradients) == [0, 55, 110, 165]
+        assert gradients[-1].histogram_value.sum_squares > 0
+
+
+def test_pictures_take_their_share_of_the_time(pages: Callable[..., EventAccumulator]) -> None:
+    found = pages("--pictures.share", 0.02)
+    assert set(found.Tags()["images"]) == {"batch", "weights"}  # a second is too short for more
+    assert steps(found.Images("weights")) == [0, 165]
+
+
+def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
+    found = pages("--pictures.share", 0)
+    assert not found.Tags()["images"]
+    assert not found.Tags()["histograms"]
+    assert not found.Tags()["graph"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--trainer.precision", "bf16-mixed"),
+        ("--trainer.precision", "64-true"),
+        ("--data.val_size", 0),
+        ("--model.hidden", "[]"),
+    ],
+    ids=lambda options: options[0],
+)
+def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Callable[..., EventAccumulator]) -> None:
+    found = pages("--pictures.share", 1, *options)
+    assert ("errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
+    assert len(found.Images("weights")) == 4
+
+
+def test_worst_errors_come_first() -> None:
+    images, labels = torch.rand(4, 1, 28, 28), torch.tensor([0, 1, 2, 3])
+    scores = torch.zeros(4, 10)
+    scores[0, 0] = 1  # right
+    scores[1, 7], scores[1, 1] = 0.6, 0.4
+    scores[2, 8], scores[2, 2] = 0.9, 0.1
+    scores[3, 9], scores[3, 3] = 0.7, 0.3
+    figure = draw_worst_errors(images, labels, scores)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["2 → 8 0.90", "3 → 9 0.70", "1 → 7 0.60"]
+    assert "The 3 worst of 3 validation errors" in axes.get_title(loc="left")
+    drawn = torch.tensor(axes.images[0].get_array())
+    assert torch.equal(drawn, mosaic(images[[2, 3, 1]]))
+
+
+def test_no_errors_are_drawn_as_none() -> None:
+    scores = torch.eye(10)
+    (axes,) = draw_worst_errors(torch.rand(10, 1, 28, 28), torch.arange(10), scores).axes
+    assert not axes.texts
+
+
+def test_confusion_counts_each_pair() -> None:
+    labels = torch.tensor([0, 0, 1])
+    figure = draw_confusion(labels, torch.eye(10)[[0, 5, 1]])
+    counts = [int(text.get_text()) for text in figure.axes[0].texts]
+    assert sum(counts) == 3
+    assert (counts[0], counts[5], counts[11]) == (1, 1, 1)

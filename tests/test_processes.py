@@ -52,7 +52,7 @@ def test_processes_are_one_with_the_whole_batch(
     whole, val_size = 520, 60_000 - 115 * 520 - 2
     options = [*DIGITS, "--data.val_size", val_size, "--trainer.max_epochs", 1]
     command("fit", *options, "--data.batch_size", whole)
-    several = ["--trainer.devices", processes, "--data.batch_size", whole // processes]
+    several = ["--trainer.devices", processes, "--pictures.share", 1, "--data.batch_size", whole // processes]
     command("fit", *options, *several, program=("ranks.py",))
     assert len(list(tmp_path.glob("equal_*"))) == processes
     one, many = (checkpoint(version=version) for version in (0, 1))
