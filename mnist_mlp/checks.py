@@ -27,6 +27,8 @@ def check_settings(command: str, config: Namespace, words: list[str]) -> None:
         option = word.removeprefix("--").split("=")[0]
         if word.startswith("--") and command in OURS and not has_part(command, option):
             raise UserError(f"--{option} has no part in {command}: leave it out")
+    if config.data.images and command != "predict":
+        raise UserError(f"--data.images has no part in {command}: leave it out, or use predict")
     if config.trainer.precision == "16-mixed":
         raise UserError("--trainer.precision 16-mixed scales losses, explicit gradients do not: use bf16-mixed")
     if config.model.lr > torch.finfo(torch.float32).max:

@@ -227,11 +227,10 @@ class MLPClassifier(LightningModule):
         for digit, accuracy in enumerate(right / number):
             self.log(f"test/accuracy_of_{digit}", accuracy, rank_zero_only=True)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels, predictions, (B,) int64 each, and the outputs Φ(x), (B, 10), of a batch."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Labels, (B,) int64, and the scores, (B, 10) float64, of a batch."""
         x, y = batch
-        output = self.net(x)
-        return y.argmax(dim=1), output.argmax(dim=1), output
+        return y.argmax(dim=1), self.scores(self.net(x))
 
     def variant(self, **settings: float | str) -> "MLPClassifier":
         """A copy, on the CPU, that has other settings and the same weights.

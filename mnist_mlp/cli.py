@@ -24,16 +24,18 @@ from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import COMMANDS, METHODOLOGY, OURS, plain
+from mnist_mlp.commands import COMMANDS, METHODOLOGY, OURS, plain, with_one_list
 from mnist_mlp.compare_batch_sizes import compare_batch_sizes
 from mnist_mlp.compare_decays import compare_decays
 from mnist_mlp.compare_methods import compare_methods
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.find_lr import find_lr
+from mnist_mlp.images import save_images
 from mnist_mlp.mnist import DataError, mnist_exists, raw_folder
 from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
 from mnist_mlp.pictures import draw_errors
 from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
+from mnist_mlp.report import show_table
 from mnist_mlp.update_log import TrainingError
 
 DEFAULTS = {  # where those of `fit` would show nothing
@@ -120,6 +122,47 @@ class CommandTrainer(Trainer):
             print(f"{'errors':<11} {errors}")
         return results
 
+    def predict(self, *args: Any, csv: str | None = None, save_inputs: str | None = None, **kwargs: Any) -> None:
+        """As Lightning's, and prints one row per image.
+
+        Args:
+            csv: File for the table of own images, else predictions.csv in lightning_logs.
+            save_inputs: Folder for own images as the network sees them.
+
+        Raises:
+            UserError: An option needs own images, or not all of these could be used.
+        """
+        data = kwargs["datamodule"]
+        for option, value in (("csv", csv), ("save_inputs", save_inputs)):
+            if value is not None and not data.images:
+                raise UserError(f"--{option} {value}: is for own images, give --data.images")
+        labels, scores = map(torch.cat, zip(*super().predict(*args, **kwargs), strict=True))
+        highest, digits = (each.tolist() for each in scores.topk(2))
+        if not data.images:
+            print("image,label,prediction,score")
+            for image, label in enumerate(labels.tolist()):
+                print(f"{image},{label},{digits[image][0]},{highest[image][0]:.4f}")
+            return
+        rows = [
+            {
+                "file": str(path),
+                "digit": digit,
+                "score": round(score, 4),
+                "runner-up": second,
+                "its score": round(rest, 4),
+            }
+            for path, (digit, second), (score, rest) in zip(data.own, digits, highest, strict=True)
+        ]
+        path = Path(csv or Path(self.default_root_dir, LOGS, "predictions.csv"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        show_table(rows, path)
+        if save_inputs is not None:
+            save_images(data.own, Path(save_inputs))
+        if len(rows) < len(data.found):
+            raise UserError(
+                f"{len(data.found) - len(rows)} of {len(data.found)} images could not be used, as said above"
+            )
+
     prepare_data = prepare_data
     find_lr = find_lr
     compare_batch_sizes = compare_batch_sizes
@@ -131,7 +174,7 @@ class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`, and the commands of the methodology."""
 
     def __init__(self, args: list[str] | None = None) -> None:
-        self.args = sys.argv[1:] if args is None else args
+        self.args = with_one_list(sys.argv[1:] if args is None else args)
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             MLPClassifier,
@@ -334,16 +377,6 @@ class CLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         return arguments if subcommand in OURS else {**arguments, "weights_only": True}
-
-    def predict(self, **kwargs: Any) -> None:
-        """Prints one row per test image: its number, label, prediction and the network's output for it."""
-        batches = self.trainer.predict(**kwargs)
-        print("image,label,prediction,output")
-        image = 0
-        for labels, predictions, outputs in batches:
-            for label, prediction, output in zip(labels.tolist(), predictions.tolist(), outputs, strict=True):
-                print(f"{image},{label},{prediction},{output[prediction]:.4f}")
-                image += 1
 
 
 def state_names(optimizers: list[dict[str, Any]], schedulers: list[dict[str, Any]]) -> list[set[str]]:

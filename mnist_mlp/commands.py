@@ -13,7 +13,7 @@ COMMANDS = {
     "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
     "validate": "Loss and accuracy of a checkpoint on the validation images.",
     "test": "Loss and accuracy of a checkpoint on the test images.",
-    "predict": "Classify the test images with a checkpoint: CSV on standard output.",
+    "predict": "Classify own images (--data.images) or the test images (CSV on standard output) with a checkpoint.",
     "prepare_data": "Bring MNIST into its directory and check it; nothing else. For a node with a network.",
     "find_lr": "Exercise 1: the largest step size that works while ten times as large a one diverges.",
     "compare_batch_sizes": "Exercise 2: the best step size of each batch size, and how fast each then descends.",
@@ -42,11 +42,22 @@ SETTINGS = re.compile(r"(model|data|trainer|optimizer|lr_scheduler|pictures|chec
 
 def has_part(command: str, option: str) -> bool:
     """Whether an option that is there for `fit` means anything to a command."""
+    if option == "data.images":
+        return command == "predict"
     if command == "prepare_data" and SETTINGS.match(option):
         return option in ("data", "data.data_dir", "data.source")
     if command in METHODOLOGY and SETTINGS.match(option):
         return bool(COMMON.match(option)) or option in (*METHODOLOGY[command], *DISTORTION)
     return command not in ("validate", "test", "predict") or not (TRAINING.match(option) or option in DISTORTION)
+
+
+def with_one_list(words: list[str]) -> list[str]:
+    """A command line whose `--data.images a.png b.png`, as a shell makes it of a pattern, is one list."""
+    if "--data.images" not in words:
+        return words
+    first = words.index("--data.images") + 1
+    last = next((i for i, word in enumerate(words) if i >= first and word.startswith("-")), len(words))
+    return [*words[:first], json.dumps(words[first:last]), *words[last:]]
 
 
 def on_checkpoint(command: str, checkpoint: str) -> str:
@@ -68,8 +79,10 @@ def with_settings(
     words = ["python", "-m", "mnist_mlp", command]
     for group, owner in (("model", model), ("data", datamodule)):
         for name, parameter in inspect.signature(type(owner)).parameters.items() if owner else ():
+            if not has_part(command, f"{group}.{name}"):
+                continue
             value = changes.get(name, owner.hparams[name])
-            if has_part(command, f"{group}.{name}") and (name in changes or plain(value) != plain(parameter.default)):
+            if name in changes or plain(value) != plain(parameter.default):
                 words += ["--seed_everything" if name == "seed" else f"--{group}.{name}", plain(value)]
     return shlex.join(words)
 

@@ -1,5 +1,6 @@
 """The data module: whole data sets as tensors on the training device, batches as one gather."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from mnist_mlp.batches import Batches, Slices
 from mnist_mlp.blocks import Blocks
 from mnist_mlp.digits import TRAIN_SIZE, make_digits
 from mnist_mlp.distortion import STRENGTHS, Distortion
+from mnist_mlp.images import find_images, read_images
 from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
@@ -39,6 +41,7 @@ class MNISTDataModule(LightningDataModule):
         shift: Largest shift each way, in pixels.
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
+        images: Own images to classify: files, folders, patterns.
         cross_dataset: Allow a checkpoint of other data.
 
     Raises:
@@ -59,10 +62,14 @@ class MNISTDataModule(LightningDataModule):
         shift: float = 1.0,
         elastic: float = 0.8,
         sigma: float = 4.0,
+        images: str | list[str] = "",
         cross_dataset: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="images")
+        self.images = [images] if isinstance(images, str) and images else list(images)
+        self.found: list[Path] = []  # the files that these are
+        self.own: dict[Path, Tensor] = {}  # those that can be classified, (28, 28) uint8
         if val_size >= TRAIN_SIZE:
             raise DataError(f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images")
         if batch_size > TRAIN_SIZE - val_size:
@@ -84,6 +91,8 @@ class MNISTDataModule(LightningDataModule):
             DataError: A file is broken, `data_dir` cannot be written, MNIST is asked for and not to be had, or
                 the data set is not the one that the checkpoint in use was trained on.
         """
+        if self.images:  # no others are needed
+            return
         if self.hparams.source != "digits":
             try:
                 fetch_mnist(self.hparams.data_dir)
@@ -116,8 +125,15 @@ class MNISTDataModule(LightningDataModule):
             stage: `fit` (training and validation images), `validate` (validation) or `test` and `predict` (test).
 
         Raises:
-            DataError: As in `prepare_data`, or there is nothing to validate on.
+            DataError: As in `prepare_data`, there is nothing to validate on, or no own image can be read.
         """
+        if self.images and stage == "predict":
+            self.found = find_images(self.images)
+            self.own = read_images(self.found)
+            if not self.own:
+                raise DataError("--data.images: none can be classified")
+            self.test_set = self.normalise(torch.stack([*self.own.values()]), torch.zeros(len(self.own)).long())
+            return
         self.choose_dataset()
         self.save_hyperparameters({"dataset": self.dataset})  # logged, and saved in checkpoints
         if self.hparams.source == "auto" and self.dataset == "digits":

@@ -57,14 +57,7 @@ class Report:
 
     def table(self, name: str, rows: Sequence[Row]) -> None:
         """Prints a table, and writes it as NAME.csv with all digits."""
-        cells = [list(rows[0])] + [[text_of(value) for value in row.values()] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for line in cells:
-            print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        with (self.folder / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        show_table(rows, self.folder / f"{name}.csv")
 
     def curve(self, run: str, tag: str, points: Iterable[tuple[int, float]]) -> None:
         """Writes a curve into TensorBoard.
@@ -109,6 +102,26 @@ class Report:
         for path in sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png")]):
             print(f"{'written':<11} {path}")
         print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
+
+
+def show_table(rows: Sequence[Row], path: Path) -> None:
+    """Prints a table, and writes it as CSV with all digits.
+
+    Args:
+        rows: One at least, all of the same columns.
+        path: Of the CSV file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    cells = [list(rows[0])] + [[text_of(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def text_of(value: object) -> str:

@@ -298,7 +298,7 @@ def test_test_is_over_the_whole_set_and_predict_gives_its_rows(run: Run) -> None
     run("fit", *SMALL)
     output, _ = run("predict")
     header, *rows = output.splitlines()
-    assert header == "image,label,prediction,output"
+    assert header == "image,label,prediction,score"
     assert len(rows) == 10_000
     right = sum(row.split(",")[1] == row.split(",")[2] for row in rows)
     output, _ = run("test")

@@ -18,7 +18,7 @@ from torchvision.transforms.functional import to_tensor
 from mnist_mlp.pictures import draw_confusion, draw_worst_errors, mosaic
 
 Run = Callable[..., tuple[str, str]]
-FIT = ("fit", *SMALL, "--model.loss", "cross_entropy", "--model.lr", 0.5)
+FIT = ("fit", *SMALL, "--model.loss", "cross_entropy")
 LAST = ("--ckpt_path", "last")
 
 
@@ -41,7 +41,7 @@ def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> No
 
 def test_errors_are_those_of_the_test(run: Run) -> None:
     run(*FIT)
-    options = ("--trainer.limit_test_batches", 1, "--trainer.precision", "64-true")
+    options = ("--trainer.limit_test_batches", 2, "--trainer.precision", "64-true")
     output, _ = run("test", *LAST, "--errors", "errors.svg", *options)
     errors = int(float(re.search(r"test/errors\s+([\d.]+)", output)[1]))
     assert len(re.findall(r"<!-- \d → \d \S+ -->", Path("errors.svg").read_text(encoding="utf-8"))) == errors

@@ -1,0 +1,261 @@
+"""Own images: any that Pillow reads, brought to MNIST's form, and classified."""
+
+import csv
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mnist_mlp import MLPClassifier
+from mnist_mlp.data import MEAN, STD
+from mnist_mlp.images import ImageError, read_image, to_mnist
+from mnist_mlp.mnist import fetch_mnist, read_mnist
+
+Run = Callable[..., tuple[str, str]]
+Colour = tuple[int, ...]
+FONTS = [
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral"),
+    *("STIXGeneralBol", "STIXGeneralItalic", "cmr10", "cmss10", "cmtt10", "cmb10"),
+]
+COLOURS = [
+    ((0, 0, 0), (255, 255, 255)),
+    ((255, 255, 255), (0, 0, 0)),
+    ((200, 0, 0), (255, 255, 200)),
+    ((250, 220, 0), (0, 0, 120)),
+    ((200, 0, 0), (0, 110, 0)),  # as bright as one another
+]
+
+
+def draw(
+    digit: int,
+    font: str = "DejaVuSans",
+    size: int = 200,
+    colours: tuple[Colour, Colour] = COLOURS[0],
+    canvas: tuple[int, int] = (300, 320),
+    place: tuple[float, float] = (0.5, 0.5),
+) -> Image.Image:
+    """A printed digit.
+
+    Args:
+        size: Of the font, in pixels.
+        colours: Of the digit and of the background.
+        canvas: Width and height of the image.
+        place: Of the digit, between the left (0) and the right (1), and the top and the bottom.
+    """
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")
+    face = ImageFont.truetype(str(path), size)
+    image = Image.new("RGBA" if len(colours[1]) == 4 else "RGB", canvas, colours[1])
+    left, top, right, bottom = ImageDraw.Draw(image).textbbox((0, 0), str(digit), font=face)
+    room = (canvas[0] - (right - left) - 4, canvas[1] - (bottom - top) - 4)
+    corner = (2 + place[0] * room[0] - left, 2 + place[1] * room[1] - top)
+    ImageDraw.Draw(image).text(corner, str(digit), fill=colours[0], font=face)
+    return image
+
+
+def difference(first: Tensor, second: Tensor) -> float:
+    """Mean difference of two images' pixels, in 0..1."""
+    return (first.float() - second.float()).abs().mean().item() / 255
+
+
+@pytest.mark.slow
+def test_printed_digits_are_classified(mnist_dir: Path, full: bool, run: Run) -> None:
+    """By the network of `distorted.yaml`; with --full after all its epochs, which takes 6 minutes."""
+    epochs = () if full else ("--trainer.max_epochs", 2)
+    run("fit", "--config", ROOT / "configs" / "distorted.yaml", "--data.data_dir", mnist_dir, *epochs)
+    choose = random.Random(0)
+    for font in FONTS:
+        for digit in range(10):
+            for size in (18, 40, 120, 400):
+                canvas = (int(size * choose.uniform(1.2, 2.5)), int(size * choose.uniform(1.3, 2.5)))
+                place = (choose.random(), choose.random())
+                image = draw(digit, font, size, choose.choice(COLOURS), canvas, place)
+                Path("digits").mkdir(exist_ok=True)
+                image.save(f"digits/{digit}_{font}_{size}.png")
+    run("predict", "--ckpt_path", "last", "--data.images", "digits", "--csv", "found.csv")
+    with Path("found.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == len(FONTS) * 10 * 4
+    right = sum(Path(row["file"]).name[0] == row["digit"] for row in found) / len(found)
+    assert right >= 0.9
+
+
+def test_images_of_mnist_come_back(mnist_dir: Path) -> None:
+    """Enlarged, in a corner of a sheet of paper."""
+    fetch_mnist(mnist_dir)
+    images, _ = read_mnist(mnist_dir, train=False)
+    differences, ink = 0.0, 0.0
+    for image in images[:100]:
+        sheet = Image.new("L", (400, 500), 255)
+        enlarged = 255 - np.asarray(Image.fromarray(image.numpy()).resize((224, 224), Image.Resampling.BICUBIC))
+        sheet.paste(Image.fromarray(enlarged), (120, 30))
+        again = to_mnist(sheet)
+        assert again.shape == (28, 28)
+        assert again.dtype == torch.uint8
+        differences += difference(again, image)
+        ink += difference(image, torch.zeros(28, 28))
+    assert differences < 0.25 * ink
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_form_is_that_of_mnist(digit: int) -> None:
+    image = to_mnist(draw(digit)).double()
+    rows, columns = image.sum(dim=1).nonzero(), image.sum(dim=0).nonzero()
+    assert max(rows.max() - rows.min(), columns.max() - columns.min()) + 1 == 20
+    places = torch.arange(28.0).double()
+    centre = [places @ image.sum(dim=axis) / image.sum() for axis in (1, 0)]
+    assert centre == [pytest.approx(14, abs=0.51)] * 2
+    assert image.max() == 255
+    assert image[0].sum() == image[:, 0].sum() == 0
+
+
+@pytest.mark.parametrize(
+    "colours", [*COLOURS[1:], ((0, 0, 0, 255), (9, 9, 9, 0)), ((255, 255, 255, 255), (0, 0, 0, 0))]
+)
+def test_colours_and_transparency_make_no_difference(colours: tuple[Colour, Colour]) -> None:
+    assert difference(to_mnist(draw(5, colours=colours)), to_mnist(draw(5))) < 0.01
+
+
+@pytest.mark.parametrize(("canvas", "place"), [((900, 250), (0, 0)), ((200, 900), (1, 0.7)), ((1500, 1500), (0.2, 1))])
+def test_place_and_size_make_no_difference(canvas: tuple[int, int], place: tuple[float, float]) -> None:
+    size = 200 if max(canvas) < 1000 else 900
+    assert difference(to_mnist(draw(5, size=size, canvas=canvas, place=place)), to_mnist(draw(5))) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        *[("1", "a.png"), ("L", "a.png"), ("LA", "a.png"), ("P", "a.png"), ("RGBA", "a.png"), ("I;16", "a.png")],
+        *[("L", "a.jpg"), ("CMYK", "a.jpg"), ("RGB", "a.webp"), ("P", "a.gif"), ("RGB", "a.bmp"), ("F", "a.tif")],
+    ],
+)
+def test_formats_and_modes(mode: str, name: str, tmp_path: Path) -> None:
+    image = draw(5)
+    if mode == "I;16":
+        converted = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        converted = image.convert(mode)
+    converted.save(tmp_path / name)
+    assert difference(read_image(tmp_path / name), to_mnist(image)) < 0.02
+
+
+def test_a_photo_that_lies_on_its_side(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    draw(5).rotate(90, expand=True).save(tmp_path / "a.jpg", exif=exif)
+    assert difference(read_image(tmp_path / "a.jpg"), to_mnist(draw(5))) < 0.02
+
+
+def test_shaded_and_noisy_paper() -> None:
+    paper = np.asarray(draw(5)).astype(float)
+    shade = 1 - 0.3 * np.linspace(0, 1, len(paper))[:, None, None]
+    noise = np.random.default_rng(0).normal(0, 8, paper.shape)
+    photo = Image.fromarray((paper * shade + noise).clip(0, 255).astype(np.uint8))
+    assert difference(to_mnist(photo), to_mnist(draw(5))) < 0.03
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 50)])
+def test_blank_images(shape: tuple[int, int]) -> None:
+    assert to_mnist(Image.new("RGB", shape, (200, 10, 10))) is None
+    assert to_mnist(Image.new("RGBA", shape, (0, 0, 0, 0))) is None
+
+
+@pytest.fixture
+def trained(run: Run) -> None:
+    """A run of `fit` in this folder, and images of digits."""
+    run("fit", *SMALL)
+    Path("own").mkdir()
+    for digit in range(4):
+        draw(digit).save(f"own/{digit}.png")
+
+
+def rows() -> list[dict[str, str]]:
+    """The table that `predict` has written."""
+    with Path("lightning_logs/predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "words", [("own",), ("own/*.png",), ("own/[0-3].png",), tuple(f"own/{digit}.png" for digit in range(4))]
+)
+@pytest.mark.usefixtures("trained")
+def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
+    output, _ = run("predict", "--data.images", *words, "--ckpt_path", "last", "--save_inputs", "seen")
+    assert [row["file"] for row in rows()] == [f"own/{digit}.png" for digit in range(4)]
+    assert len(output.splitlines()) == 5
+    model = MLPClassifier.load_from_checkpoint("last")
+    for row, line in zip(rows(), output.splitlines()[1:], strict=True):
+        assert line.split()[:2] == [row["file"], row["digit"]]
+        seen = torch.from_numpy(np.array(Image.open(Path("seen", Path(row["file"]).name))))
+        assert torch.equal(seen, read_image(Path(row["file"])))
+        with torch.no_grad():
+            (scores,) = model.scores(model((seen[None, None].float() / 255 - MEAN) / STD))
+        highest, digits = (each.tolist() for each in scores.topk(2))
+        assert [int(row["digit"]), int(row["runner-up"])] == digits
+        assert [float(row["score"]), float(row["its score"])] == pytest.approx(highest, abs=1e-4)
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_cannot_be_used_stops_no_other(capsys: pytest.CaptureFixture[str], run: Run) -> None:
+    whole = Path("own/3.png").read_bytes()
+    Path("own/4.png").write_bytes(whole[: len(whole) // 2])
+    Path("own/5.png").write_text("five")
+    Path("own/notes.txt").write_text("no image, and not named as one")
+    Image.new("RGB", (40, 40), "white").save("own/6.png")
+    Image.new("1", (15_000, 15_000)).save("own/7.png")
+    with pytest.raises(SystemExit) as end:
+        run("predict", "--ckpt_path", "last", "--data.images", "own", "own/notes.txt")
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert end.value.code == 2
+    assert [row["file"] for row in rows()] == [f"own/{digit}.png" for digit in range(4)]
+    for name, reason in (
+        ("4", "truncated"),
+        ("5", "not an image"),
+        ("6", "blank"),
+        ("7", "more than 89,478,485 pixels"),
+    ):
+        assert sum(f"own/{name}.png" in line and reason in line for line in errors) == 1
+    assert sum("own/notes.txt" in line for line in errors) == 1
+    assert "5 of 9 images" in errors[-1]
+    assert len(errors) == 6
+
+
+@pytest.mark.usefixtures("trained")
+def test_mistaken_options(error: Callable[..., str]) -> None:
+    assert "nowhere.png: no such image" in error("predict", "--ckpt_path", "last", "--data.images", "nowhere.png")
+    Image.new("L", (9, 9)).save("blank.png")
+    assert "--data.images has no part in fit" in error("fit", "--data.images", "own")
+    assert "--save_inputs seen: is for own images" in error("predict", "--ckpt_path", "last", "--save_inputs", "seen")
+
+
+@pytest.mark.usefixtures("trained", "no_mirrors")
+def test_own_images_need_no_other_data(run: Run) -> None:
+    output, messages = run(
+        "predict", "--data.images", "own/1.png", "--data.source", "mnist", "--data.data_dir", "none"
+    )
+    assert len(output.splitlines()) == 2
+    assert "warning" not in messages
+    assert not Path("none").exists()
+
+
+def test_an_image_may_be_damaged_anywhere(tmp_path: Path) -> None:
+    draw(5).save(tmp_path / "a.png")
+    draw(5).save(tmp_path / "a.jpg")
+    draw(5).save(tmp_path / "a.gif")
+    choose = random.Random(0)
+    for name in ("a.png", "a.jpg", "a.gif"):
+        content = (tmp_path / name).read_bytes()
+        for _ in range(100):
+            data = bytearray(content)
+            for _ in range(3):
+                data[choose.randrange(len(data))] = choose.randrange(256)
+            (tmp_path / "broken").write_bytes(data[: choose.randint(0, 2 * len(data))])
+            with suppress(ImageError):
+                assert read_image(tmp_path / "broken").shape == (28, 28)
