@@ -1,8 +1,22 @@
 """The softplus multi-layer perceptron of a PyTorch notebook, trained on MNIST by explicit gradients in Lightning."""
 
-from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.gradient import LOSSES, loss_and_gradient
-from mnist_mlp.network import MLP
+import importlib
+from typing import Any
 
-__all__ = ["LOSSES", "MLP", "MLPClassifier", "MNISTDataModule", "loss_and_gradient"]
+FILES = {
+    "LOSSES": "gradient",
+    "MLP": "network",
+    "MLPClassifier": "classifier",
+    "MNISTDataModule": "data",
+    "Pictures": "callbacks",
+    "loss_and_gradient": "gradient",
+    "read_image": "images",
+}
+__all__ = list(FILES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is asked for: torch and Lightning take seconds, in which `__main__` has a say."""
+    if name not in FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{FILES[name]}"), name)

@@ -1,10 +1,20 @@
 """`python -m mnist_mlp` and the console script `mnist-mlp`."""
 
+import sys
+
 
 def main() -> None:
     """Runs the command line."""
-    from mnist_mlp.cli import main as run
+    loading = "loading torch and Lightning ..."
+    try:
+        if sys.stderr.isatty():  # for some seconds nothing else is to be seen
+            print(loading, end="\r", file=sys.stderr, flush=True)
+        from mnist_mlp.cli import main as run
 
+        if sys.stderr.isatty():
+            print(" " * len(loading), end="\r", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()
 
 

@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mnist_mlp.commands import OURS, has_part
+from mnist_mlp.commands import SETTINGS, has_part
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.parser import UserError
 
@@ -25,9 +25,9 @@ def check_settings(command: str, config: Namespace, words: list[str]) -> None:
     """
     for word in words:
         option = word.removeprefix("--").split("=")[0]
-        if word.startswith("--") and command in OURS and not has_part(command, option):
+        if word.startswith("--") and SETTINGS.match(option) and not has_part(command, option):
             raise UserError(f"--{option} has no part in {command}: leave it out")
-    if config.data.images and command != "predict":
+    if config.data.images and command != "predict":  # from a file
         raise UserError(f"--data.images has no part in {command}: leave it out, or use predict")
     if config.trainer.precision == "16-mixed":
         raise UserError("--trainer.precision 16-mixed scales losses, explicit gradients do not: use bf16-mixed")

@@ -173,6 +173,7 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
         (("test", "--ckpt_path", "last"), "--ckpt_path last"),
         (("fit", "--ckpt_path", "last"), "--ckpt_path last"),
         (("test", "--ckpt_path", "nowhere.ckpt"), "nowhere.ckpt"),
+        (("find_lr", "--model.lr", 1), "--model.lr has no part in find_lr"),
     ],
 )
 def test_other_mistakes(args: tuple[object, ...], part: str, error: Error) -> None:
@@ -209,6 +210,11 @@ def trained(run: Run) -> Path:
     """A checkpoint of a small network, trained on the digits for one update."""
     run("fit", *SMALL, "--trainer.max_steps", 1)
     return Path("lightning_logs/version_0/checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("option", ["--data.rotation", "--model.lr", "--trainer.max_epochs", "--pictures.share"])
+def test_options_of_training_have_no_part_in_a_test(option: str, trained: Path, error: Error) -> None:
+    assert f"{option} has no part in test" in error("test", "--ckpt_path", "last", option, 1)
 
 
 def test_checkpoint_of_another_architecture(trained: Path, error: Error) -> None:

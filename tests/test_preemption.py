@@ -130,6 +130,15 @@ def checkpoint_named(messages: str) -> str:
     return re.search(r"--ckpt_path (\S+last\.ckpt)$", messages, re.M)[1]
 
 
+def test_an_interruption_while_libraries_are_loaded(tmp_path: Path) -> None:
+    process = subprocess.Popen(FIT, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 128 + signal.SIGINT
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_signal_before_training_leaves_no_half_of_a_run(tmp_path: Path) -> None:
     command = [*FIT, "--data.data_dir", str(tmp_path / "data"), "--data.source", "digits"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
