@@ -95,13 +95,14 @@ class HyperparametersTable(Callback):
         """Writes the hyperparameters of the module and of the data module."""
         values = {**trainer.datamodule.hparams, **pl_module.hparams} if trainer.datamodule else pl_module.hparams
         plain = {
-            name: value if isinstance(value, bool | int | float) else str(value)
+            name: value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
             for name, value in values.items()
             if not name.startswith("_")
         }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                for summary in hparams(plain, {"val/accuracy": 0, "val/loss": 0}):
+                _, start, end = hparams(plain, {})  # without the first TensorBoard finds out what differs between runs
+                for summary in (start, end):
                     logger.experiment.file_writer.add_summary(summary)
 
 
@@ -158,13 +159,13 @@ class Pictures(Callback):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing tells of what depends on the size of a batch
             self.writer.add_graph(pl_module.net, self.batch[0][:1])
-        self.writer.add_image("batch", images_of_batch(self.batch[0]), trainer.global_step)
+        self.writer.add_image("pictures/batch", images_of_batch(self.batch[0]), trainer.global_step)
         if data.hparams.distort:
-            self.writer.add_image("deformations", deformations(data), trainer.global_step)
+            self.writer.add_image("pictures/deformations", deformations(data), trainer.global_step)
 
     def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """The first layer's weights; histograms of those of all layers, and of their gradient on the first batch."""
-        self.writer.add_image("weights", weights(pl_module.net.fc1.weight), trainer.global_step)
+        self.writer.add_image("pictures/weights", weights(pl_module.net.fc1.weight), trainer.global_step)
         with trainer.precision_plugin.forward_context():
             _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
         for (name, parameter), derivative in zip(pl_module.net.named_parameters(), gradient, strict=True):
@@ -182,8 +183,8 @@ class Pictures(Callback):
             with torch.inference_mode(), plugin.forward_context():
                 parts = plugin.convert_input(images).split(EVALUATION_BATCH_SIZE)
                 scores = torch.cat([pl_module.scores(pl_module(part)) for part in parts])
-            self.writer.add_figure("errors", draw_worst_errors(images, labels, scores), trainer.global_step)
-            self.writer.add_figure("confusion", draw_confusion(labels, scores), trainer.global_step)
+            self.writer.add_figure("pictures/errors", draw_worst_errors(images, labels, scores), trainer.global_step)
+            self.writer.add_figure("pictures/confusion", draw_confusion(labels, scores), trainer.global_step)
         self.cost = time.perf_counter() - started
         self.seconds += self.cost
         self.newest = trainer.global_step

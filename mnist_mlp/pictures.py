@@ -10,7 +10,7 @@ from torchvision.utils import make_grid
 from mnist_mlp.data import MEAN, STD, MNISTDataModule
 
 PIXEL = 3  # dots of a picture for each
-COLUMNS, WIDTH, HEIGHT = 20, 34, 42  # of a mosaic, and its cells in pixels of a digit
+WIDTH, HEIGHT = 34, 42  # of a mosaic's cells, in pixels of a digit
 DOTS = 60  # such pixels to an inch
 SHOWN = 100  # units of the first layer, and images of a batch, at most
 WORST = 60  # validation errors, at most
@@ -57,24 +57,25 @@ def weights(weight: Tensor) -> Tensor:
     return make_grid(0.5 + images / (8 * images.std()), nrow=10, pad_value=1).clamp(0, 1)
 
 
-def mosaic(images: Tensor) -> Tensor:
-    """Images in rows of COLUMNS, each with space for words above it.
+def mosaic(images: Tensor, columns: int) -> Tensor:
+    """Images in rows, each with space for words above it.
 
     One picture of all: as many as a network gets wrong at first would take matplotlib minutes one by one.
 
     Args:
         images: (N, 1, 28, 28) float, in -0.5..3.
+        columns: Images in a row.
 
     Returns:
-        (rows * HEIGHT, COLUMNS * WIDTH) float.
+        (rows * HEIGHT, columns * WIDTH) float.
     """
-    rows = max(1, -(-len(images) // COLUMNS))
-    cells = torch.full((rows * COLUMNS, HEIGHT, WIDTH), -MEAN / STD)
+    rows = max(1, -(-len(images) // columns))
+    cells = torch.full((rows * columns, HEIGHT, WIDTH), -MEAN / STD)
     cells[: len(images), 12:40, 3:31] = images[:, 0]
-    return cells.view(rows, COLUMNS, HEIGHT, WIDTH).transpose(1, 2).reshape(rows * HEIGHT, COLUMNS * WIDTH)
+    return cells.view(rows, columns, HEIGHT, WIDTH).transpose(1, 2).reshape(rows * HEIGHT, columns * WIDTH)
 
 
-def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str) -> Figure:
+def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str, columns: int = 20) -> Figure:
     """Draws images that a network classifies wrongly, each under its label, the prediction and the latter's score.
 
     Args:
@@ -82,19 +83,20 @@ def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str) -> F
         labels: (N,) int64.
         scores: (N, 10) float, of each digit.
         title: Words above.
+        columns: Images in a row.
     """
-    picture = mosaic(images.cpu())
+    picture = mosaic(images.cpu(), columns)
     height, width = (side / DOTS for side in picture.shape)
     figure = Figure(figsize=(width, height + 0.4))
     axes = figure.add_axes((0, 0, 1, height / (height + 0.4)))
     axes.set_axis_off()
-    axes.set_title(f"{title}: label → prediction, with its score", loc="left", fontsize=9)
+    axes.set_title(f"{title}: label → prediction and its score", loc="left", fontsize=9)
     axes.imshow(picture.numpy(), cmap="gray_r", aspect="auto", interpolation="nearest")
     highest, predictions = scores.max(dim=1)
     for place, (label, prediction, score) in enumerate(
         zip(labels.tolist(), predictions.tolist(), highest.tolist(), strict=True)
     ):
-        row, column = divmod(place, COLUMNS)
+        row, column = divmod(place, columns)
         text = f"{label} → {prediction} {score:.2f}"
         axes.text((column + 0.5) * WIDTH, row * HEIGHT + 10, text, ha="center", fontsize=6)
     return figure
@@ -112,7 +114,7 @@ def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
     own = scores[wrong, labels[wrong]]
     worst = wrong[own.argsort()[:WORST]]
     title = f"The {len(worst)} worst of {len(wrong):,} validation errors"
-    return draw_errors(images[worst], labels[worst], scores[worst], title)
+    return draw_errors(images[worst], labels[worst], scores[worst], title, columns=10)
 
 
 def draw_confusion(labels: Tensor, scores: Tensor) -> Figure:

@@ -49,7 +49,7 @@ def test_errors_are_those_of_the_test(run: Run) -> None:
 
 def test_mosaic_holds_every_image() -> None:
     images = torch.rand(25, 1, 28, 28)
-    picture = mosaic(images)
+    picture = mosaic(images, columns=20)
     assert picture.shape == (2 * 42, 20 * 34)
     for i, image in enumerate(images):
         row, column = divmod(i, 20)
@@ -80,7 +80,7 @@ def steps(events: list[Any]) -> list[int]:
 
 
 def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., EventAccumulator]) -> None:
-    (event,) = pages("--data.distort", "true", "--pictures.share", 1).Images("deformations")
+    (event,) = pages("--data.distort", "true", "--pictures.share", 1).Images("pictures/deformations")
     assert event.step == 0
     pixels, side = picture(event)[0], 28 * 3 + 2
     digits = [pixels[i * side + 2 : (i + 1) * side, j * side + 2 : (j + 1) * side] for i in range(3) for j in range(7)]
@@ -92,13 +92,13 @@ def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., Ev
 def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAccumulator]) -> None:
     found = pages("--pictures.share", 1)
     assert found.Tags()["graph"]
-    assert set(found.Tags()["images"]) == {"batch", "weights", "errors", "confusion"}
-    (batch,) = found.Images("batch")
+    assert set(found.Tags()["images"]) == {f"pictures/{name}" for name in ("batch", "weights", "errors", "confusion")}
+    (batch,) = found.Images("pictures/batch")
     assert batch.step == 0
     assert picture(batch).shape == (3, 302, 302)  # 100 of its 1,000 images
     for tag, at in (("weights", [0, 55, 110, 165]), ("errors", [55, 110, 165]), ("confusion", [55, 110, 165])):
-        assert steps(found.Images(tag)) == at  # epochs 1 and 2, and the end
-    first, *_, last = map(picture, found.Images("weights"))
+        assert steps(found.Images(f"pictures/{tag}")) == at  # epochs 1 and 2, and the end
+    first, *_, last = map(picture, found.Images("pictures/weights"))
     assert first.shape == (3, 2 * 30 + 2, 302)  # the 20 units
     assert not torch.equal(first, last)
     parameters = checkpoint()["state_dict"]
@@ -114,8 +114,8 @@ def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAc
 
 def test_pictures_take_their_share_of_the_time(pages: Callable[..., EventAccumulator]) -> None:
     found = pages("--pictures.share", 0.02)
-    assert set(found.Tags()["images"]) == {"batch", "weights"}  # a second is too short for more
-    assert steps(found.Images("weights")) == [0, 165]
+    assert set(found.Tags()["images"]) == {"pictures/batch", "pictures/weights"}  # a second is too short for more
+    assert steps(found.Images("pictures/weights")) == [0, 165]
 
 
 def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
@@ -137,8 +137,8 @@ def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
 )
 def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Callable[..., EventAccumulator]) -> None:
     found = pages("--pictures.share", 1, *options)
-    assert ("errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
-    assert len(found.Images("weights")) == 4
+    assert ("pictures/errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
+    assert len(found.Images("pictures/weights")) == 4
 
 
 def test_worst_errors_come_first() -> None:
@@ -153,7 +153,7 @@ def test_worst_errors_come_first() -> None:
     assert [text.get_text() for text in axes.texts] == ["2 → 8 0.90", "3 → 9 0.70", "1 → 7 0.60"]
     assert "The 3 worst of 3 validation errors" in axes.get_title(loc="left")
     drawn = torch.tensor(axes.images[0].get_array())
-    assert torch.equal(drawn, mosaic(images[[2, 3, 1]]))
+    assert torch.equal(drawn, mosaic(images[[2, 3, 1]], columns=10))
 
 
 def test_no_errors_are_drawn_as_none() -> None:
