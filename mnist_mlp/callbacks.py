@@ -9,6 +9,7 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
@@ -89,7 +90,12 @@ class HyperparametersTable(Callback):
 
     The tab finds a run's metrics by their names. Lightning's `log_hyperparams` would write a made-up first value
     into each of their curves.
+
+    Attributes:
+        first: The five settings that the tab shows unasked: it takes those that are said to differ between runs.
     """
+
+    first = ("batch_size", "hidden", "loss", "lr", "schedule")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the hyperparameters of the module and of the data module."""
@@ -101,8 +107,13 @@ class HyperparametersTable(Callback):
         }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                _, start, end = hparams(plain, {})  # without the first TensorBoard finds out what differs between runs
-                for summary in (start, end):
+                columns, *values = hparams(plain, {"val/accuracy": 0, "val/loss": 0})
+                plugin = columns.value[0].metadata.plugin_data
+                content = HParamsPluginData.FromString(plugin.content)
+                for column in content.experiment.hparam_infos:
+                    column.differs = column.name in self.first
+                plugin.content = content.SerializeToString()
+                for summary in (columns, *values):
                     logger.experiment.file_writer.add_summary(summary)
 
 

@@ -90,9 +90,11 @@ def test_hparams_tab_lists_the_run_beside_its_metrics(run: Run) -> None:
         plugin_data_pb2.HParamsPluginData.FromString(content)
         for content in events.PluginTagToContent("hparams").values()
     ]
-    # Where no run says what the columns are, the tab shows first the settings in which runs differ, and every curve.
-    assert not any(content.HasField("experiment") for content in contents)
-    assert "val/accuracy" in scalars()
+    metrics = {info.name.tag for content in contents for info in content.experiment.metric_infos}
+    first = {info.name for content in contents for info in content.experiment.hparam_infos if info.differs}
+    assert metrics == {"val/loss", "val/accuracy"}
+    assert metrics <= scalars().keys()
+    assert first == {"batch_size", "hidden", "loss", "lr", "schedule"}
     values = {name: value for content in contents for name, value in content.session_start_info.hparams.items()}
     assert values["lr"].number_value == 0.1
     assert values["hidden"].string_value == "[20]"
