@@ -8,8 +8,8 @@ FILES = {
     "MLP": "network",
     "MLPClassifier": "classifier",
     "MNISTDataModule": "data",
-    "Pictures": "callbacks",
     "loss_and_gradient": "gradient",
+    "normalised": "data",
     "read_image": "images",
 }
 __all__ = list(FILES)

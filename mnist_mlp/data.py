@@ -22,6 +22,18 @@ MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives t
 EVALUATION_BATCH_SIZE = 1000  # only a matter of speed and memory: metrics are over the whole set
 
 
+def normalised(images: Tensor) -> Tensor:
+    """What the network takes.
+
+    Args:
+        images: (N, 28, 28) or (28, 28) uint8, white on black.
+
+    Returns:
+        (N, 1, 28, 28) or (1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels.
+    """
+    return images.float().unsqueeze(-3).div_(255).sub_(MEAN).div_(STD)
+
+
 class MNISTDataModule(LightningDataModule):
     """MNIST, or a stand-in for it, as normalised images and one-hot labels on the training device.
 
@@ -190,10 +202,9 @@ class MNISTDataModule(LightningDataModule):
             labels: (N,) int64 in 0..9.
 
         Returns:
-            Images, (N, 1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels, and
-            one-hot labels, (N, 10) float32.
+            Images, (N, 1, 28, 28) float32, and one-hot labels, (N, 10) float32.
         """
-        x = images.to(self.device).float().unsqueeze(1).div_(255).sub_(MEAN).div_(STD)
+        x = normalised(images.to(self.device))
         y = F.one_hot(labels.to(self.device), 10).float()
         return x, y
 

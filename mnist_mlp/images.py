@@ -80,7 +80,7 @@ def save_images(images: dict[Path, Tensor], folder: Path) -> None:
         Image.fromarray(image.numpy()).save(folder / f"{path.stem}{number}.png")
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: str | Path) -> Tensor:
     """Reads an image of one digit.
 
     Args:
