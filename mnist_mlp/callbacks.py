@@ -143,8 +143,9 @@ class Pictures(Callback):
         if self.writer:
             batches = trainer.datamodule.batches(trainer.datamodule.hparams.batch_size)
             self.batch = trainer.precision_plugin.convert_input(next(iter(batches)))  # the first one of all
-            self.draw_data(trainer, pl_module)
-            self.draw_weights(trainer, pl_module)
+            if trainer.global_step == 0:  # a run that goes on has them
+                self.draw_data(trainer, pl_module)
+                self.draw_weights(trainer, pl_module)
             self.seconds = time.perf_counter() - self.began
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
@@ -164,25 +165,31 @@ class Pictures(Callback):
         so_far = time.perf_counter() - self.began
         return self.share == 1 or self.seconds + self.cost <= self.share * so_far
 
+    @staticmethod
+    def step(trainer: Trainer) -> int:
+        """The newest update, counted from 0 as in the curves: what is drawn after it stays when the run goes on."""
+        return max(0, trainer.global_step - 1)
+
     def draw_data(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """The network, and the images it sees."""
         data = trainer.datamodule
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing tells of what depends on the size of a batch
             self.writer.add_graph(pl_module.net, self.batch[0][:1])
-        self.writer.add_image("pictures/batch", images_of_batch(self.batch[0]), trainer.global_step)
+        self.writer.add_image("pictures/batch", images_of_batch(self.batch[0]), self.step(trainer))
         if data.hparams.distort:
-            self.writer.add_image("pictures/deformations", deformations(data), trainer.global_step)
+            self.writer.add_image("pictures/deformations", deformations(data), self.step(trainer))
 
     def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """The first layer's weights; histograms of those of all layers, and of their gradient on the first batch."""
-        self.writer.add_image("pictures/weights", weights(pl_module.net.fc1.weight), trainer.global_step)
+        if all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+            self.writer.add_image("pictures/weights", weights(pl_module.net.fc1.weight), self.step(trainer))
         with trainer.precision_plugin.forward_context():
             _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
         for (name, parameter), derivative in zip(pl_module.net.named_parameters(), gradient, strict=True):
             for kind, values in (("weights", parameter), ("gradient", derivative)):
                 if values.isfinite().all():
-                    self.writer.add_histogram(f"{kind}/{name}", values.float(), trainer.global_step)
+                    self.writer.add_histogram(f"{kind}/{name}", values.float(), self.step(trainer))
 
     def draw_results(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """The weights, and how the validation images are classified."""
@@ -194,8 +201,8 @@ class Pictures(Callback):
             with torch.inference_mode(), plugin.forward_context():
                 parts = plugin.convert_input(images).split(EVALUATION_BATCH_SIZE)
                 scores = torch.cat([pl_module.scores(pl_module(part)) for part in parts])
-            self.writer.add_figure("pictures/errors", draw_worst_errors(images, labels, scores), trainer.global_step)
-            self.writer.add_figure("pictures/confusion", draw_confusion(labels, scores), trainer.global_step)
+            self.writer.add_figure("pictures/errors", draw_worst_errors(images, labels, scores), self.step(trainer))
+            self.writer.add_figure("pictures/confusion", draw_confusion(labels, scores), self.step(trainer))
         self.cost = time.perf_counter() - started
         self.seconds += self.cost
         self.newest = trainer.global_step

@@ -29,6 +29,8 @@ def check_settings(command: str, config: Namespace, words: list[str]) -> None:
             raise UserError(f"--{option} has no part in {command}: leave it out")
     if config.data.images and command != "predict":  # from a file
         raise UserError(f"--data.images has no part in {command}: leave it out, or use predict")
+    if config.data.images == []:
+        raise UserError("--data.images: give files, folders or patterns of images")
     if config.trainer.precision == "16-mixed":
         raise UserError("--trainer.precision 16-mixed scales losses, explicit gradients do not: use bf16-mixed")
     if config.model.lr > torch.finfo(torch.float32).max:

@@ -24,7 +24,7 @@ from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable
 from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
 from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import COMMANDS, METHODOLOGY, OURS, plain, with_one_list
+from mnist_mlp.commands import COMMANDS, METHODOLOGY, OURS, plain, without_images
 from mnist_mlp.compare_batch_sizes import compare_batch_sizes
 from mnist_mlp.compare_decays import compare_decays
 from mnist_mlp.compare_methods import compare_methods
@@ -35,7 +35,7 @@ from mnist_mlp.mnist import DataError, mnist_exists, raw_folder
 from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
 from mnist_mlp.pictures import draw_errors
 from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
-from mnist_mlp.report import show_table
+from mnist_mlp.report import logs_folder, show_table
 from mnist_mlp.update_log import TrainingError
 
 DEFAULTS = {  # where those of `fit` would show nothing
@@ -136,7 +136,10 @@ class CommandTrainer(Trainer):
         for option, value in (("csv", csv), ("save_inputs", save_inputs)):
             if value is not None and not data.images:
                 raise UserError(f"--{option} {value}: is for own images, give --data.images")
-        labels, scores = map(torch.cat, zip(*super().predict(*args, **kwargs), strict=True))
+        batches = super().predict(*args, **kwargs)
+        if not batches:
+            raise UserError("--trainer.limit_predict_batches leaves no image to classify")
+        labels, scores = map(torch.cat, zip(*batches, strict=True))
         highest, digits = (each.tolist() for each in scores.topk(2))
         if not data.images:
             print("image,label,prediction,score")
@@ -151,17 +154,16 @@ class CommandTrainer(Trainer):
                 "runner-up": second,
                 "its score": round(rest, 4),
             }
-            for path, (digit, second), (score, rest) in zip(data.own, digits, highest, strict=True)
+            for path, (digit, second), (score, rest) in zip(data.own, digits, highest, strict=False)
         ]
-        path = Path(csv or Path(self.default_root_dir, LOGS, "predictions.csv"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(csv) if csv else logs_folder(self) / "predictions.csv"
         show_table(rows, path)
+        print(f"\n{'written':<11} {path}")
         if save_inputs is not None:
             save_images(data.own, Path(save_inputs))
-        if len(rows) < len(data.found):
-            raise UserError(
-                f"{len(data.found) - len(rows)} of {len(data.found)} images could not be used, as said above"
-            )
+        left = len(data.found) - len(data.own)
+        if left:
+            raise UserError(f"{left} of {len(data.found)} images could not be used, as said above")
 
     prepare_data = prepare_data
     find_lr = find_lr
@@ -174,7 +176,7 @@ class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`, and the commands of the methodology."""
 
     def __init__(self, args: list[str] | None = None) -> None:
-        self.args = with_one_list(sys.argv[1:] if args is None else args)
+        self.args, self.images = without_images(sys.argv[1:] if args is None else args)
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             MLPClassifier,
@@ -309,6 +311,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fits the settings that depend on one another."""
         config = self.config[self.subcommand]
+        if self.images is not None:
+            config.data.images = self.images
         check_settings(self.subcommand, config, self.args)
         if config.data.val_size == 0:
             config.trainer.limit_val_batches = 0
@@ -319,8 +323,11 @@ class CLI(LightningCLI):
             config.optimizer = Namespace(class_path="torch.optim.SGD", init_args=settings)
         if self.subcommand != "fit":
             self.save_config_callback = None
-        if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
-            self._parser(self.subcommand).callback_keys.clear()
+        callbacks = self._parser(self.subcommand).callback_keys
+        if self.subcommand != "fit":
+            callbacks.clear()
+        elif config.trainer.enable_checkpointing is False:
+            callbacks[:] = ["pictures"]
 
     def instantiate_classes(self) -> None:
         """Makes the objects; what they cannot take is a user's error."""

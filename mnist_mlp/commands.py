@@ -21,7 +21,7 @@ COMMANDS = {
     "compare_methods": "The full gradient, and stochastic gradients under three schedules, side by side.",
 }
 TRAINING = re.compile(
-    r"seed_everything|print_config|pictures|optimizer|lr_scheduler|trainer\.(max_|log_every)"
+    r"seed_everything|print_config|pictures|checkpoint|last|optimizer|lr_scheduler|trainer\.(max_|log_every)"
     r"|model\.(lr|schedule|monitor|patience|decay|max_decays)"
 )
 DISTORTION = tuple(f"data.{name}" for name in ("distort", *STRENGTHS))
@@ -51,13 +51,26 @@ def has_part(command: str, option: str) -> bool:
     return command not in ("validate", "test", "predict") or not (TRAINING.match(option) or option in DISTORTION)
 
 
-def with_one_list(words: list[str]) -> list[str]:
-    """A command line whose `--data.images a.png b.png`, as a shell makes it of a pattern, is one list."""
-    if "--data.images" not in words:
-        return words
-    first = words.index("--data.images") + 1
-    last = next((i for i, word in enumerate(words) if i >= first and word.startswith("-")), len(words))
-    return [*words[:first], json.dumps(words[first:last]), *words[last:]]
+def without_images(words: list[str]) -> tuple[list[str], list[str] | None]:
+    """Takes `--data.images a.png b.png`, as a shell makes it of a pattern, out of a command line.
+
+    jsonargparse takes one word an option, and as YAML, which a file's name need not be.
+
+    Returns:
+        The other words, and the names, each as it was given; none without the option.
+    """
+    others, names, ours = [], None, False
+    for word in words:
+        option, equals, name = word.partition("=")
+        if word.startswith("-"):
+            ours = option == "--data.images"
+            if ours:
+                names = [*(names or []), *([name] if equals else [])]
+        elif ours:
+            names.append(word)
+        if not ours:
+            others.append(word)
+    return others, names
 
 
 def on_checkpoint(command: str, checkpoint: str) -> str:

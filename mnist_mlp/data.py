@@ -79,7 +79,7 @@ class MNISTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="images")
-        self.images = [images] if isinstance(images, str) and images else list(images)
+        self.images = [images] if isinstance(images, str) and images else list(images or [])
         self.found: list[Path] = []  # the files that these are
         self.own: dict[Path, Tensor] = {}  # those that can be classified, (28, 28) uint8
         if val_size >= TRAIN_SIZE:

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ SIDE, BOX = 28, 20  # of an image of MNIST, and of the digit in it
 FAINTEST = 32  # of 255, between the digit and its background
 LIGHT, DARK = 0.3, 0.7  # of the strongest contrast: what counts as background, and as ink
 
+EXTENSIONS = Image.registered_extensions()
+# All that Pillow reads itself: EPS it would give to another program, and for the others it has no reader.
+FORMATS = tuple(set(Image.OPEN) - {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
+
 
 class ImageError(DataError):
     """An image cannot be used; the message says in one line why."""
@@ -27,21 +32,22 @@ class ImageError(DataError):
 def find_images(names: Iterable[str]) -> list[Path]:
     """The files that are meant by names of files, folders (the images in them) and patterns such as 'scans/*.png'.
 
-    Raises:
-        DataError: A name is of nothing.
+    Args:
+        names: What is of nothing is taken for a file, of which `read_image` will say so.
+
+    Returns:
+        Each once.
     """
-    kinds = Image.registered_extensions()
-    paths = []
+    paths: list[Path] = []
     for name in names:
-        path = Path(name)
+        path, found = Path(name), []
         if path.is_dir():
-            found = sorted(each for each in path.iterdir() if each.suffix.lower() in kinds)
-        else:
-            found = [path] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not found:
-            raise DataError(f"--data.images {name}: no such image" + (" in that folder" if path.is_dir() else ""))
-        paths += found
-    return paths
+            found = [each for each in path.iterdir() if EXTENSIONS.get(each.suffix.lower()) in FORMATS]
+        elif not path.exists():
+            with suppress(ValueError, NotImplementedError):  # no pattern
+                found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        paths += sorted(found) or [path]
+    return list(dict.fromkeys(paths))
 
 
 def read_images(paths: Iterable[Path]) -> dict[Path, Tensor]:
@@ -92,10 +98,12 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         ImageError: It is no image, damaged, too large or blank.
     """
+    if not Path(path).is_file():
+        raise ImageError(f"{path}: no image in that folder" if Path(path).is_dir() else f"{path}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
@@ -145,6 +153,8 @@ def contrast(image: Image.Image) -> np.ndarray:
     """How far each pixel's colour is from that of the border, (H, W) float in 0..255, H and W at most LONGEST."""
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut off
         values = np.asarray(image, dtype=np.float32)
+        finite = np.isfinite(values)
+        values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
         span = values.max() - values.min()
         image = Image.fromarray(np.uint8((values - values.min()) / (span or 1) * 255))
     image = image.convert("RGBA")

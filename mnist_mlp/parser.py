@@ -29,7 +29,7 @@ SHOWN = {  # the options beyond --model and --data that --help explains, in our 
     "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
 }
 HIDDEN = re.compile(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data|pictures)$|data\.seed")
-GROUPS = ("fit", "model", "data", "trainer", "pictures", "checkpoint", "last")  # of settings
+GROUPS = ("model", "data", "trainer", "pictures", "checkpoint", "last")  # of settings
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 EPILOG = (
     "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
@@ -84,9 +84,7 @@ class Parser(LightningArgumentParser):
                 action.help = argparse.SUPPRESS
             elif action.dest in SHOWN:
                 action.help = SHOWN[action.dest]
-            elif re.match(
-                r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data|pictures)$|data\.seed", action.dest
-            ):
+            elif HIDDEN.match(action.dest):
                 action.help = argparse.SUPPRESS
         return super().format_help()
 

@@ -43,10 +43,7 @@ class Report:
     """
 
     def __init__(self, trainer: Trainer, name: str) -> None:
-        logs = Path(trainer.default_root_dir) / LOGS
-        if logs.is_relative_to(Path.cwd()):
-            logs = logs.relative_to(Path.cwd())
-        logs.mkdir(parents=True, exist_ok=True)
+        logs = logs_folder(trainer)
         for number in count():
             self.folder = logs / f"{name}_{number}"
             try:
@@ -102,6 +99,17 @@ class Report:
         for path in sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png")]):
             print(f"{'written':<11} {path}")
         print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
+
+
+def logs_folder(trainer: Trainer) -> Path:
+    """The folder of runs, under `default_root_dir`, made if it does not exist.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    logs = Path(trainer.default_root_dir) / LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs.relative_to(Path.cwd()) if logs.is_relative_to(Path.cwd()) else logs
 
 
 def show_table(rows: Sequence[Row], path: Path) -> None:

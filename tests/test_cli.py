@@ -212,7 +212,9 @@ def trained(run: Run) -> Path:
     return Path("lightning_logs/version_0/checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize("option", ["--data.rotation", "--model.lr", "--trainer.max_epochs", "--pictures.share"])
+@pytest.mark.parametrize(
+    "option", ["--data.rotation", "--model.lr", "--trainer.max_epochs", "--pictures.share", "--checkpoint.monitor"]
+)
 def test_options_of_training_have_no_part_in_a_test(option: str, trained: Path, error: Error) -> None:
     assert f"{option} has no part in test" in error("test", "--ckpt_path", "last", option, 1)
 

@@ -3,6 +3,7 @@
 import csv
 import random
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.data import MEAN, STD
-from mnist_mlp.images import ImageError, read_image, to_mnist
+from mnist_mlp.images import ImageError, find_images, read_image, to_mnist
 from mnist_mlp.mnist import fetch_mnist, read_mnist
 
 Run = Callable[..., tuple[str, str]]
@@ -162,6 +163,13 @@ def test_shaded_and_noisy_paper() -> None:
     assert difference(to_mnist(photo), to_mnist(draw(5))) < 0.03
 
 
+def test_values_that_are_no_numbers(tmp_path: Path) -> None:
+    pixels = np.asarray(draw(5).convert("F")).copy()
+    pixels[0, 0] = np.nan
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    assert difference(read_image(tmp_path / "a.tif"), to_mnist(draw(5))) < 0.02
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 50)])
 def test_blank_images(shape: tuple[int, int]) -> None:
     assert to_mnist(Image.new("RGB", shape, (200, 10, 10))) is None
@@ -190,9 +198,10 @@ def rows() -> list[dict[str, str]]:
 def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
     output, _ = run("predict", "--data.images", *words, "--ckpt_path", "last", "--save_inputs", "seen")
     assert [row["file"] for row in rows()] == [f"own/{digit}.png" for digit in range(4)]
-    assert len(output.splitlines()) == 5
+    table = output.splitlines()[:5]
+    assert output.splitlines()[5:] == ["", "written     lightning_logs/predictions.csv"]
     model = MLPClassifier.load_from_checkpoint("last")
-    for row, line in zip(rows(), output.splitlines()[1:], strict=True):
+    for row, line in zip(rows(), table[1:], strict=True):
         assert line.split()[:2] == [row["file"], row["digit"]]
         seen = torch.from_numpy(np.array(Image.open(Path("seen", Path(row["file"]).name))))
         assert torch.equal(seen, read_image(Path(row["file"])))
@@ -204,6 +213,31 @@ def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
 
 
 @pytest.mark.usefixtures("trained")
+def test_names_that_mean_something_elsewhere(run: Run) -> None:
+    names = ["ü 😀.png", "[1].png", "a: b.png", "null", "1", "*.png"]
+    for name in names:
+        shutil.copyfile("own/0.png", name)
+    twice = ("own/../own/1.png", "--data.images", "own/2.png", "./own/2.png")
+    run("predict", "--ckpt_path", "last", f"--data.images={names[0]}", *names[1:], *twice)
+    assert [row["file"] for row in rows()] == [*names, "own/../own/1.png", "own/2.png"]
+
+
+@pytest.mark.parametrize("pattern", ["own/**.png", "[", "own/?*", "/", "~"])
+def test_any_name_is_of_files_or_of_none(pattern: str) -> None:
+    assert all(path.is_file() or str(path) == pattern for path in find_images([pattern]))
+
+
+@pytest.mark.parametrize("limit", ["0.5", "1.0"])
+@pytest.mark.usefixtures("trained")
+def test_some_of_many_images(limit: str, run: Run) -> None:
+    Path("many").mkdir()
+    for i in range(1500):  # two batches
+        Path(f"many/{i:04}.png").symlink_to(Path("own/0.png").resolve())
+    run("predict", "--ckpt_path", "last", "--data.images", "many", "--trainer.limit_predict_batches", limit)
+    assert len(rows()) == {"0.5": 1000, "1.0": 1500}[limit]
+
+
+@pytest.mark.usefixtures("trained")
 def test_what_cannot_be_used_stops_no_other(capsys: pytest.CaptureFixture[str], run: Run) -> None:
     whole = Path("own/3.png").read_bytes()
     Path("own/4.png").write_bytes(whole[: len(whole) // 2])
@@ -212,10 +246,11 @@ def test_what_cannot_be_used_stops_no_other(capsys: pytest.CaptureFixture[str], 
     Image.new("RGB", (40, 40), "white").save("own/6.png")
     Image.new("1", (15_000, 15_000)).save("own/7.png")
     with pytest.raises(SystemExit) as end:
-        run("predict", "--ckpt_path", "last", "--data.images", "own", "own/notes.txt")
+        run("predict", "--ckpt_path", "last", "--data.images", "nowhere.png", "own", "own/notes.txt")
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert end.value.code == 2
     assert [row["file"] for row in rows()] == [f"own/{digit}.png" for digit in range(4)]
+    assert sum("nowhere.png: no such file" in line for line in errors) == 1
     for name, reason in (
         ("4", "truncated"),
         ("5", "not an image"),
@@ -224,14 +259,15 @@ def test_what_cannot_be_used_stops_no_other(capsys: pytest.CaptureFixture[str], 
     ):
         assert sum(f"own/{name}.png" in line and reason in line for line in errors) == 1
     assert sum("own/notes.txt" in line for line in errors) == 1
-    assert "5 of 9 images" in errors[-1]
-    assert len(errors) == 6
+    assert "6 of 10 images" in errors[-1]
+    assert len(errors) == 7
 
 
 @pytest.mark.usefixtures("trained")
 def test_mistaken_options(error: Callable[..., str]) -> None:
-    assert "nowhere.png: no such image" in error("predict", "--ckpt_path", "last", "--data.images", "nowhere.png")
-    Image.new("L", (9, 9)).save("blank.png")
+    predict = ("predict", "--ckpt_path", "last")
+    assert "--data.images: give files" in error(*predict, "--data.images")
+    assert "--trainer.limit_predict_batches" in error(*predict, "--trainer.limit_predict_batches", 0)
     assert "--data.images has no part in fit" in error("fit", "--data.images", "own")
     assert "--save_inputs seen: is for own images" in error("predict", "--ckpt_path", "last", "--save_inputs", "seen")
 
@@ -241,7 +277,7 @@ def test_own_images_need_no_other_data(run: Run) -> None:
     output, messages = run(
         "predict", "--data.images", "own/1.png", "--data.source", "mnist", "--data.data_dir", "none"
     )
-    assert len(output.splitlines()) == 2
+    assert "own/1.png" in output
     assert "warning" not in messages
     assert not Path("none").exists()
 

@@ -96,7 +96,7 @@ def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAc
     (batch,) = found.Images("pictures/batch")
     assert batch.step == 0
     assert picture(batch).shape == (3, 302, 302)  # 100 of its 1,000 images
-    for tag, at in (("weights", [0, 55, 110, 165]), ("errors", [55, 110, 165]), ("confusion", [55, 110, 165])):
+    for tag, at in (("weights", [0, 54, 109, 164]), ("errors", [54, 109, 164]), ("confusion", [54, 109, 164])):
         assert steps(found.Images(f"pictures/{tag}")) == at  # epochs 1 and 2, and the end
     first, *_, last = map(picture, found.Images("pictures/weights"))
     assert first.shape == (3, 2 * 30 + 2, 302)  # the 20 units
@@ -108,14 +108,14 @@ def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAc
         assert last.histogram_value.min == pytest.approx(parameter.min().item())
         assert last.histogram_value.sum == pytest.approx(parameter.double().sum().item(), rel=1e-5)
         gradients = found.Histograms(name.replace("net.", "gradient/"))
-        assert steps(gradients) == [0, 55, 110, 165]
+        assert steps(gradients) == [0, 54, 109, 164]
         assert gradients[-1].histogram_value.sum_squares > 0
 
 
 def test_pictures_take_their_share_of_the_time(pages: Callable[..., EventAccumulator]) -> None:
     found = pages("--pictures.share", 0.02)
     assert set(found.Tags()["images"]) == {"pictures/batch", "pictures/weights"}  # a second is too short for more
-    assert steps(found.Images("pictures/weights")) == [0, 165]
+    assert steps(found.Images("pictures/weights")) == [0, 164]
 
 
 def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
@@ -132,6 +132,7 @@ def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
         ("--trainer.precision", "64-true"),
         ("--data.val_size", 0),
         ("--model.hidden", "[]"),
+        ("--trainer.enable_checkpointing", "false"),
     ],
     ids=lambda options: options[0],
 )
@@ -139,6 +140,16 @@ def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Calla
     found = pages("--pictures.share", 1, *options)
     assert ("pictures/errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
     assert len(found.Images("pictures/weights")) == 4
+
+
+def test_a_run_that_goes_on_keeps_its_pictures(pages: Callable[..., EventAccumulator], run: Run) -> None:
+    pages("--pictures.share", 1, "--trainer.max_epochs", 1)
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    accumulator = EventAccumulator(str(RUNS / "version_0"), {"images": 0})
+    accumulator.Reload()
+    assert steps(accumulator.Images("pictures/weights")) == [0, 54, 109]
+    assert steps(accumulator.Images("pictures/confusion")) == [54, 109]
+    assert steps(accumulator.Images("pictures/batch")) == [0]
 
 
 def test_worst_errors_come_first() -> None:
