@@ -401,6 +401,8 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With code 2 and one line on stderr, for anything that is wrong with the arguments or files; with
             code 1 and one line for a run that diverges; with 130 or 143 after SIGINT or SIGTERM.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # as stderr has it: the name of a file need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = show_warning
     for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
         warnings.filterwarnings("ignore", category=category)

@@ -22,7 +22,7 @@ LIGHT, DARK = 0.3, 0.7  # of the strongest contrast: what counts as background, 
 
 EXTENSIONS = Image.registered_extensions()
 # All that Pillow reads itself: EPS it would give to another program, and for the others it has no reader.
-FORMATS = tuple(set(Image.OPEN) - {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
+FORMATS = tuple(name for name in Image.ID if name not in {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
 
 
 class ImageError(DataError):

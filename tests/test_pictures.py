@@ -133,6 +133,7 @@ def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
         ("--data.val_size", 0),
         ("--model.hidden", "[]"),
         ("--trainer.enable_checkpointing", "false"),
+        pytest.param(("--trainer.accelerator", "gpu", "--data.distort", "true"), marks=pytest.mark.gpu),
     ],
     ids=lambda options: options[0],
 )
