@@ -1,5 +1,6 @@
 """The files of MNIST: fetched with a time limit, verified, never half-written."""
 
+import io
 import shutil
 import socket
 import sys
@@ -7,7 +8,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -123,7 +124,7 @@ def verify_files(raw: Path) -> bool:
 
 
 def download_archives(root: str, raw: Path) -> None:
-    """Downloads the archives that are missing under `root`, with torchvision's progress bars.
+    """Downloads the archives that are missing under `root`, on a terminal with torchvision's progress bars.
 
     Raises:
         MNISTNotFoundError: No mirror answered in time, or the download broke off.
@@ -135,13 +136,16 @@ def download_archives(root: str, raw: Path) -> None:
         raise MNISTNotFoundError(f"MNIST is not in {raw} and no mirror of it can be reached: {remedy}")
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIME_TO_REACH)  # torchvision sets none, so a stalled download would never end
+    bars = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
     try:
-        MNIST(root, download=True)
+        with bars:
+            MNIST(root, download=True)
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise MNISTNotFoundError(f"the download of MNIST failed ({reason}): {remedy}") from None
     finally:
         socket.setdefaulttimeout(patience)
+    print("MNIST has been downloaded", file=sys.stderr)
 
 
 def mirrors_answer() -> bool:

@@ -166,12 +166,17 @@ def test_four_archives_put_there_by_hand_are_enough(
     assert ready(data_dir=tmp_path, source="mnist").dataset == "mnist"
 
 
-def test_download_into_place(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_into_place(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serve(archives) as url:
         monkeypatch.setattr(MNIST, "mirrors", [url])
         fetch_mnist(tmp_path)
     assert mnist_exists(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MNIST"]
+    messages = capsys.readouterr().err
+    assert "MNIST has been downloaded" in messages
+    assert "\r" not in messages  # no bars where there is no terminal
 
 
 def test_download_of_something_else_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
