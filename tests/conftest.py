@@ -31,7 +31,7 @@ REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds --full."""
-    parser.addoption("--full", action="store_true", help="slow tests in full numbers: some 10 minutes more")
+    parser.addoption("--full", action="store_true", help="slow tests in full numbers, which takes many minutes more")
 
 
 @pytest.fixture(scope="session")
