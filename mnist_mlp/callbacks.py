@@ -107,13 +107,13 @@ class HyperparametersTable(Callback):
         }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                columns, *values = hparams(plain, {"val/accuracy": 0, "val/loss": 0})
+                columns, *start_and_end = hparams(plain, {"val/accuracy": 0, "val/loss": 0})
                 plugin = columns.value[0].metadata.plugin_data
                 content = HParamsPluginData.FromString(plugin.content)
                 for column in content.experiment.hparam_infos:
                     column.differs = column.name in self.first
                 plugin.content = content.SerializeToString()
-                for summary in (columns, *values):
+                for summary in (columns, *start_and_end):
                     logger.experiment.file_writer.add_summary(summary)
 
 

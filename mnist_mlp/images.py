@@ -19,14 +19,18 @@ LONGEST = 400  # pixels of a side that are looked at: more would be slow and bri
 SIDE, BOX = 28, 20  # of an image of MNIST, and of the digit in it
 FAINTEST = 32  # of 255, between the digit and its background
 LIGHT, DARK = 0.3, 0.7  # of the strongest contrast: what counts as background, and as ink
-
-EXTENSIONS = Image.registered_extensions()
-# All that Pillow reads itself: EPS it would give to another program, and for the others it has no reader.
-FORMATS = tuple(name for name in Image.ID if name not in {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"})
+# What Pillow does not read itself: EPS it gives to another program, and for the others it has no reader.
+FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 class ImageError(DataError):
     """An image cannot be used; the message says in one line why."""
+
+
+def formats() -> list[str]:
+    """The names of all formats that Pillow reads itself."""
+    Image.init()  # loads all its readers, and only once
+    return [name for name in Image.ID if name not in FOREIGN]
 
 
 def find_images(names: Iterable[str]) -> list[Path]:
@@ -42,7 +46,8 @@ def find_images(names: Iterable[str]) -> list[Path]:
     for name in names:
         path, found = Path(name), []
         if path.is_dir():
-            found = [each for each in path.iterdir() if EXTENSIONS.get(each.suffix.lower()) in FORMATS]
+            kinds = Image.registered_extensions()
+            found = [each for each in path.iterdir() if kinds.get(each.suffix.lower()) in formats()]
         elif not path.exists():
             with suppress(ValueError, NotImplementedError):  # no pattern
                 found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -103,7 +108,7 @@ def read_image(path: str | Path) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=formats()) as image:
                 image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
