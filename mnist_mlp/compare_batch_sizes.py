@@ -134,7 +134,7 @@ def validation_losses(
     updates, text = math.ceil(budget / batch_size), f"batch size {batch_size}, {len(lrs)} step sizes"
     for x, y in tqdm(islice(batches.epochs(), updates), text, updates, disable=None, leave=False):
         stack.step(x, y)
-    total = sum(stack.evaluate(x, y)[0] * len(x) for x, y in datamodule.val_dataloader())
+    total = sum(stack.evaluate(x, y) * len(x) for x, y in datamodule.val_dataloader())
     losses = total / len(datamodule.val_set[0])
     return losses.where(losses.isfinite(), math.inf).tolist()
 

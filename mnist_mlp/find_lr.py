@@ -95,7 +95,7 @@ def try_step_sizes(
     for k, (x, y) in enumerate(shown):
         if k % CHECK_EVERY == 0 or k == updates:
             finite = stack.finite()
-        loss = stack.step(x, y) if k < updates else stack.evaluate(x, y)[0]
+        loss = stack.step(x, y) if k < updates else stack.evaluate(x, y)
         losses.append(loss.where(finite, torch.nan))  # infinite weights can kill units and leave a finite loss
     columns = torch.stack(losses, dim=1).cpu()
     return [Trial(lr, column, *judge(column, guessing)) for lr, column in zip(lrs, columns, strict=True)]

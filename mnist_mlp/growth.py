@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from mnist_mlp.benchmark import EPOCHS, Setting, fit, floor, random_images
+from mnist_mlp.benchmark import DEVICES, EPOCHS, Setting, fit, floor, random_images
 
 TURNS = 3
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)  # of the scale, as far as there is something to show
@@ -58,11 +58,9 @@ def draw(results: dict[str, list[tuple[int, float, float, float]]], picture: Pat
 def main() -> None:
     """Measures, prints a line per size, and draws the picture."""
     parser = argparse.ArgumentParser("python -m mnist_mlp.growth", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--device", default=DEVICES[0], choices=DEVICES, help="where to train (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("growth.png"), help="PNG to write (default: growth.png)")
     words = parser.parse_args()
-    if words.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is none here")
     usual = Setting(EPOCHS[words.device], torch.device(words.device), 200, (500,), *random_images())
     results = {}
     fit(usual)  # the first one warms up

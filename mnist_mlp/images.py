@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -84,11 +83,14 @@ def save_images(images: dict[Path, Tensor], folder: Path) -> None:
         OSError: They cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names: Counter[str] = Counter()
+    taken: set[str] = set()
     for path, image in images.items():
-        names[path.stem] += 1
-        number = f"_{names[path.stem]}" if names[path.stem] > 1 else ""
-        Image.fromarray(image.numpy()).save(folder / f"{path.stem}{number}.png")
+        name, number = path.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken.add(name)
+        Image.fromarray(image.numpy()).save(folder / f"{name}.png")
 
 
 def read_image(path: str | Path) -> Tensor:

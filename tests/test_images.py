@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.data import MEAN, STD
-from mnist_mlp.images import ImageError, find_images, read_image, to_mnist
+from mnist_mlp.images import ImageError, find_images, read_image, save_images, to_mnist
 from mnist_mlp.mnist import fetch_mnist, read_mnist
 
 Run = Callable[..., tuple[str, str]]
@@ -210,6 +210,13 @@ def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
         highest, digits = (each.tolist() for each in scores.topk(2))
         assert [int(row["digit"]), int(row["runner-up"])] == digits
         assert [float(row["score"]), float(row["its score"])] == pytest.approx(highest, abs=1e-4)
+
+
+def test_images_of_the_same_name_are_all_saved(tmp_path: Path) -> None:
+    values = {Path("one/a.png"): 1, Path("one/a.jpg"): 2, Path("one/a_2.png"): 3, Path("two/a.png"): 4}
+    save_images({path: torch.full((28, 28), value, dtype=torch.uint8) for path, value in values.items()}, tmp_path)
+    saved = {file.name: np.array(Image.open(file))[0, 0] for file in tmp_path.iterdir()}
+    assert saved == {"a.png": 1, "a_2.png": 2, "a_2_2.png": 3, "a_3.png": 4}
 
 
 @pytest.mark.usefixtures("trained")
