@@ -45,8 +45,8 @@ def find_images(names: Iterable[str]) -> list[Path]:
     for name in names:
         path, found = Path(name), []
         if path.is_dir():
-            kinds = Image.registered_extensions()
-            found = [each for each in path.iterdir() if kinds.get(each.suffix.lower()) in formats()]
+            kinds, own = Image.registered_extensions(), formats()
+            found = [each for each in path.iterdir() if kinds.get(each.suffix.lower()) in own]
         elif not path.exists():
             with suppress(ValueError, NotImplementedError):  # no pattern
                 found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
