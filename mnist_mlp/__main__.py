@@ -10,11 +10,11 @@ def main() -> None:
         if sys.stderr.isatty():  # for some seconds nothing else is to be seen
             print(loading, end="\r", file=sys.stderr, flush=True)
         from mnist_mlp.cli import main as run
-
-        if sys.stderr.isatty():
-            print(" " * len(loading), end="\r", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        if sys.stderr.isatty():
+            print(" " * len(loading), end="\r", file=sys.stderr, flush=True)
     run()
 
 

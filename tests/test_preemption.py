@@ -1,5 +1,7 @@
 """Runs that are stopped, killed, crowded or out of space: nothing is lost, nothing half-written is left."""
 
+import os
+import pty
 import random
 import re
 import shutil
@@ -131,11 +133,20 @@ def checkpoint_named(messages: str) -> str:
 
 
 def test_an_interruption_while_libraries_are_loaded(tmp_path: Path) -> None:
-    process = subprocess.Popen(FIT, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(0.5)
+    ours, its = pty.openpty()
+    process = subprocess.Popen(FIT, cwd=tmp_path, stdout=subprocess.PIPE, stderr=its)
+    os.close(its)
+    loading = b"loading torch and Lightning ...\r"
+    said = b""
+    while len(said) < len(loading):  # until Python has started, which takes long on a busy machine
+        said += os.read(ours, 1000)
+    assert said == loading
+    time.sleep(random.random() / 2)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60) == ("", "")
+    assert process.communicate(timeout=60) == (b"", None)
     assert process.returncode == 128 + signal.SIGINT
+    assert os.read(ours, 1000) == b" " * (len(loading) - 1) + b"\r"  # nothing but the message wiped out
+    os.close(ours)
     assert not list(tmp_path.iterdir())
 
 
