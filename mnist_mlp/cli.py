@@ -434,6 +434,9 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(1)
     except OSError as error:  # a folder that cannot be made, a full disk
         fail(str(error))
+    finally:
+        if torch.distributed.is_initialized():  # or a thread of Gloo's may abort Python's own end (pytorch#190489)
+            torch.distributed.destroy_process_group()
 
 
 def show_warning(message: Warning | str, *_: object) -> None:

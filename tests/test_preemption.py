@@ -29,20 +29,14 @@ OFTEN = """--data.source digits --data.batch_size 100 --model.hidden [50] --mode
 OFTEN = OFTEN.split()
 
 
-def fit(command: list[str]) -> None:
-    """Runs a command to its end."""
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-
-
 def newest() -> int:
     """Number of the newest run."""
     return max(int(folder.name.removeprefix("version_")) for folder in RUNS.glob("version_*"))
 
 
 def resume_or_start(options: list[str]) -> list[str]:
-    """What a job types that is started again and again."""
-    return [*FIT, "--ckpt_path", "last"] if list(RUNS.glob("*/checkpoints/last.ckpt")) else [*FIT, *options]
+    """The options of a job that is started again and again."""
+    return ["--ckpt_path", "last"] if list(RUNS.glob("*/checkpoints/last.ckpt")) else options
 
 
 def assert_same_run(version: int) -> None:
@@ -59,19 +53,16 @@ def assert_same_run(version: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", ["", "--model.schedule plateau", "--model.schedule plateau --data.distort true"])
-def test_a_run_killed_at_any_moment_goes_on_exactly(
-    settings: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_at_any_moment_goes_on_exactly(settings: str, full: bool, run: Run) -> None:
     if "distort" not in settings and not full:
         pytest.skip("the other settings do more")
-    monkeypatch.chdir(tmp_path)
     options = [*OFTEN, *settings.split(), "--trainer.max_epochs", "30" if full else "6"]
-    fit([*FIT, *options])
+    run("fit", *options)
     RUNS.rename("whole")
     moments, kills = random.Random(0), 0
     while kills < (20 if full else 2):
         process = subprocess.Popen(
-            resume_or_start(options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*FIT, *resume_or_start(options)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         # Start-up takes about 5 s, so most kills meet training, a validation or a checkpoint.
         try:
@@ -85,7 +76,7 @@ def test_a_run_killed_at_any_moment_goes_on_exactly(
         else:
             assert process.returncode == 0, messages
             shutil.rmtree(RUNS)  # it was faster than we: once more
-    fit(resume_or_start(options))
+    run("fit", *resume_or_start(options))
     version = newest()
     Path("whole/version_0").rename(RUNS / "whole")
     (RUNS / f"version_{version}").rename(RUNS / "version_broken")
@@ -95,6 +86,21 @@ def test_a_run_killed_at_any_moment_goes_on_exactly(
     (RUNS / "whole").rename(RUNS / "version_0")
     (RUNS / "version_broken").rename(RUNS / "version_1")
     assert_same_run(1)
+
+
+# Python imports this as sitecustomize: each process names its threads when it is about to end.
+THREADS_AT_EXIT = """
+import atexit
+from contextlib import suppress
+from pathlib import Path
+
+@atexit.register
+def name_threads():
+    with open("threads", "a") as file:
+        for name in Path("/proc/self/task").glob("*/comm"):
+            with suppress(OSError):  # it has ended
+                file.write(name.read_text())
+"""
 
 
 @pytest.mark.slow
@@ -108,8 +114,10 @@ def test_a_signal_ends_a_run_tidily(
         pytest.skip("done by two processes")
     monkeypatch.chdir(tmp_path)
     options = [*OFTEN, "--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--trainer.max_epochs"]
-    fit([*FIT, *options, "5"])
+    subprocess.run([*FIT, *options, "5"], check=True, capture_output=True)
 
+    (tmp_path / "sitecustomize.py").write_text(THREADS_AT_EXIT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     process = subprocess.Popen([*FIT, *options, "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not process.stdout.readline().startswith("epoch 1 "):
         assert process.poll() is None
@@ -120,10 +128,11 @@ def test_a_signal_ends_a_run_tidily(
     assert time.monotonic() - started < 5
     assert process.returncode == 128 + signum
     assert "Traceback" not in messages
+    assert "gloo" not in Path("threads").read_text()
     path = checkpoint_named(messages)
     assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; go on with: python -m")
     assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 5
-    fit([*FIT, "--ckpt_path", path, "--trainer.max_epochs", "5"])
+    subprocess.run([*FIT, "--ckpt_path", path, "--trainer.max_epochs", "5"], check=True, capture_output=True)
     assert_same_run(1)
 
 

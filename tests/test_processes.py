@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from conftest import ROOT, RUNS, checkpoint, scalars
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
+Run = Callable[..., tuple[str, str]]
 DIGITS = ["--data.source", "digits", "--model.hidden", "[20]", "--trainer.accelerator", "cpu"]
 RANKS = '''
 import sys
@@ -34,8 +36,8 @@ main()
 '''
 
 
-def command(*words: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> str:
-    """Runs a command to its end; gives what it prints."""
+def several(*words: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> str:
+    """Runs a command of several processes to its end; gives what it prints."""
     line = [sys.executable, *program, *map(str, words)]
     result = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -43,17 +45,14 @@ def command(*words: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> s
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_are_one_with_the_whole_batch(
-    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_are_one_with_the_whole_batch(processes: int, run: Run, tmp_path: Path) -> None:
     """Though the last batch has only 2 images, for 2 or for 4 processes."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "ranks.py").write_text(RANKS)
     whole, val_size = 520, 60_000 - 115 * 520 - 2
     options = [*DIGITS, "--data.val_size", val_size, "--trainer.max_epochs", 1]
-    command("fit", *options, "--data.batch_size", whole)
-    several = ["--trainer.devices", processes, "--pictures.share", 1, "--data.batch_size", whole // processes]
-    command("fit", *options, *several, program=("ranks.py",))
+    run("fit", *options, "--data.batch_size", whole)
+    options += ["--trainer.devices", processes, "--pictures.share", 1, "--data.batch_size", whole // processes]
+    several("fit", *options, program=("ranks.py",))
     assert len(list(tmp_path.glob("equal_*"))) == processes
     one, many = (checkpoint(version=version) for version in (0, 1))
     assert one["global_step"] == many["global_step"] == 116
@@ -63,22 +62,20 @@ def test_processes_are_one_with_the_whole_batch(
         assert scalars(1)[tag] == [(step, pytest.approx(value, rel=1e-4)) for step, value in points]
 
 
-def test_test_counts_no_image_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_counts_no_image_twice(run: Run) -> None:
     """Though 10,000 images are no multiple of 3."""
-    monkeypatch.chdir(tmp_path)
-    command("fit", *DIGITS, "--trainer.max_steps", 50)
+    run("fit", *DIGITS, "--trainer.max_steps", 50)
     test = ("test", "--ckpt_path", "last", "--trainer.devices")
-    tests = [command(*test, number) for number in (1, 3)]
+    tests = [run(*test, 1)[0], several(*test, 3)]
     values = [[float(value) for value in re.findall(r"test/\w+\s+([\d.]+)", output)] for output in tests]
     assert len(values[0]) == 13  # loss, accuracy, errors, and the accuracy of each digit
     assert values[1] == pytest.approx(values[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_torchrun(nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_torchrun(nodes: int, run: Run) -> None:
     options = [*DIGITS, "--trainer.max_steps", 10]
-    command("fit", *options, "--data.batch_size", 1000)
+    run("fit", *options, "--data.batch_size", 1000)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--master_addr", "127.0.0.1", "--master_port", port]
