@@ -435,7 +435,8 @@ def main(args: list[str] | None = None) -> None:
     except OSError as error:  # a folder that cannot be made, a full disk
         fail(str(error))
     finally:
-        if torch.distributed.is_initialized():  # or a thread of Gloo's may abort Python's own end (pytorch#190489)
+        # Or a thread of Gloo's may abort Python's own end (pytorch#190489); Lightning sees to NCCL's alone.
+        if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 

@@ -3,6 +3,8 @@
 import http.server
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +28,8 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
 RUNS = Path("lightning_logs")
+Run = Callable[..., tuple[str, str]]
+Error = Callable[..., str]
 REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
 
 
@@ -104,9 +108,7 @@ def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[str, str]]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command in an empty directory; gives what it prints on stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
@@ -118,8 +120,16 @@ def run(
     return command
 
 
+def run_apart(*args: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> str:
+    """Runs a command to its end, not in this process; gives what it prints."""
+    line = [sys.executable, *program, *map(str, args)]
+    result = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 @pytest.fixture
-def error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Error:
     """Runs a command that must end with code 2 and one line on stderr, and change no file; gives that line."""
     monkeypatch.chdir(tmp_path)
 

@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SMALL, put_archives, serve
+from conftest import ROOT, SMALL, Error, Run, put_archives, serve
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.cli import main
-
-Run = Callable[..., tuple[str, str]]
-Error = Callable[..., str]
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])

@@ -3,17 +3,14 @@
 import csv
 import re
 import shlex
-from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, events
+from conftest import RUNS, SMALL, Error, Run, events
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.commands import with_settings
 
-Run = Callable[..., tuple[str, str]]
-Error = Callable[..., str]
 SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_size", 1000))
 
 

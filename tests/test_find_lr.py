@@ -5,21 +5,19 @@ import math
 import re
 import shlex
 import signal
-from collections.abc import Callable
 from itertools import islice, repeat
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import RUNS, SMALL, events
+from conftest import RUNS, SMALL, Run, events
 from torch import Tensor
 
 from mnist_mlp import LOSSES, MLP, MNISTDataModule, loss_and_gradient
 from mnist_mlp.find_lr import guessing_loss, judge, try_step_sizes
 from mnist_mlp.stacked import StackedSGD
 
-Run = Callable[..., tuple[str, str]]
 Batch = tuple[Tensor, Tensor]
 
 

@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, RUNS, SMALL, assert_same_parameters, checkpoint, scalars
+from conftest import ROOT, RUNS, SMALL, Run, assert_same_parameters, checkpoint, scalars
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -24,8 +23,6 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 from mnist_mlp.blocks import Block
 from mnist_mlp.captured import CapturedUpdates
-
-Run = Callable[..., tuple[str, str]]
 
 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:

@@ -2,19 +2,18 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import SMALL, serve
+from conftest import SMALL, Error, Run, serve
 
 from mnist_mlp.checkpoints import CheckpointError, load_checkpoint
 from mnist_mlp.cli import main
 from mnist_mlp.mnist import EXTRACTED, DataError, fetch_mnist, read_mnist, verify_files
 
-Run = Callable[..., tuple[str, str]]
 COUNTS = {"checkpoint": (500, 10_000), "idx": (450, 9_400), "config": (50, 600)}  # in CI, and with --full
 
 
@@ -129,9 +128,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_a_checkpoint_that_carries_code_is_refused(
-    command: str, run: Run, error: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_carries_code_is_refused(command: str, run: Run, error: Error, tmp_path: Path) -> None:
     run("fit", *SMALL, "--trainer.max_steps", 1)
     checkpoint = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     trace = tmp_path / "executed"

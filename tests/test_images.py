@@ -4,7 +4,6 @@ import csv
 import random
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, Error, Run
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -21,7 +20,6 @@ from mnist_mlp.data import MEAN, STD
 from mnist_mlp.images import ImageError, find_images, read_image, save_images, to_mnist
 from mnist_mlp.mnist import fetch_mnist, read_mnist
 
-Run = Callable[..., tuple[str, str]]
 Colour = tuple[int, ...]
 FONTS = [
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral"),
@@ -271,7 +269,7 @@ def test_what_cannot_be_used_stops_no_other(capsys: pytest.CaptureFixture[str], 
 
 
 @pytest.mark.usefixtures("trained")
-def test_mistaken_options(error: Callable[..., str]) -> None:
+def test_mistaken_options(error: Error) -> None:
     predict = ("predict", "--ckpt_path", "last")
     assert "--data.images: give files" in error(*predict, "--data.images")
     assert "--trainer.limit_predict_batches" in error(*predict, "--trainer.limit_predict_batches", 0)

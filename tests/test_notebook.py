@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Run
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -212,7 +212,7 @@ def notebook_sgd(net: nn.Module, batches: Batches, lr: float, epochs: int, dtype
 
 
 def compare_fit_with_the_notebook(
-    data: MNISTDataModule, run: Callable[..., tuple[str, str]], precision: str, dtype: torch.dtype, tolerance: float
+    data: MNISTDataModule, run: Run, precision: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     """600 updates: the same parameters but for rounding, and the same table but for the times."""
     torch.manual_seed(0)
@@ -235,18 +235,16 @@ def compare_fit_with_the_notebook(
         assert (ours - parameter).norm() <= tolerance * parameter.norm()
 
 
-def test_fit_is_the_notebooks_loop(mnist: MNISTDataModule, run: Callable[..., tuple[str, str]]) -> None:
+def test_fit_is_the_notebooks_loop(mnist: MNISTDataModule, run: Run) -> None:
     compare_fit_with_the_notebook(mnist, run, "32-true", torch.float32, tolerance=1e-5)
 
 
-def test_fit_is_the_notebooks_loop_in_double_precision(
-    data: MNISTDataModule, run: Callable[..., tuple[str, str]]
-) -> None:
+def test_fit_is_the_notebooks_loop_in_double_precision(data: MNISTDataModule, run: Run) -> None:
     """On any images: here the jump of the soft-plus does not magnify what rounding leaves."""
     compare_fit_with_the_notebook(data, run, "64-true", torch.float64, tolerance=1e-9)
 
 
-def test_notebooks_run_classifies_93_to_94_percent(mnist_dir: Path, run: Callable[..., tuple[str, str]]) -> None:
+def test_notebooks_run_classifies_93_to_94_percent(mnist_dir: Path, run: Run) -> None:
     source = ("--data.data_dir", mnist_dir, "--data.source", "mnist")
     run("fit", "--config", CONFIGS / "notebook.yaml", *source)
     output, _ = run("test", *source)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, checkpoint
+from conftest import RUNS, SMALL, Error, Run, checkpoint
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent
 from torch import Tensor
@@ -17,12 +17,11 @@ from torchvision.transforms.functional import to_tensor
 
 from mnist_mlp.pictures import draw_confusion, draw_worst_errors, mosaic
 
-Run = Callable[..., tuple[str, str]]
 FIT = ("fit", *SMALL, "--model.loss", "cross_entropy")
 LAST = ("--ckpt_path", "last")
 
 
-def test_errors_are_counted_and_drawn(run: Run, error: Callable[..., str]) -> None:
+def test_errors_are_counted_and_drawn(run: Run, error: Error) -> None:
     run(*FIT)
     _, *rows = [row.split(",") for row in run("predict", *LAST, "--trainer.limit_predict_batches", 2)[0].splitlines()]
     wrong = Counter((label, prediction) for _, label, prediction, _ in rows if label != prediction)

@@ -9,19 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUNS, assert_same_parameters, checkpoint, scalars
+from conftest import RUNS, Run, assert_same_parameters, checkpoint, run_apart, scalars
 from lightning.pytorch import Trainer
 
 from mnist_mlp.cli import main
 from mnist_mlp.preemption import LastCheckpoint
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
-Run = Callable[..., tuple[str, str]]
 FIT = [sys.executable, "-m", "mnist_mlp", "fit"]
 # 550 updates an epoch, a validation and a checkpoint every few milliseconds
 OFTEN = """--data.source digits --data.batch_size 100 --model.hidden [50] --model.patience 1 --model.lr 1
@@ -114,7 +112,7 @@ def test_a_signal_ends_a_run_tidily(
         pytest.skip("done by two processes")
     monkeypatch.chdir(tmp_path)
     options = [*OFTEN, "--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--trainer.max_epochs"]
-    subprocess.run([*FIT, *options, "5"], check=True, capture_output=True)
+    run_apart("fit", *options, 5)
 
     (tmp_path / "sitecustomize.py").write_text(THREADS_AT_EXIT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
@@ -132,7 +130,7 @@ def test_a_signal_ends_a_run_tidily(
     path = checkpoint_named(messages)
     assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; go on with: python -m")
     assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 5
-    subprocess.run([*FIT, "--ckpt_path", path, "--trainer.max_epochs", "5"], check=True, capture_output=True)
+    run_apart("fit", "--ckpt_path", path, "--trainer.max_epochs", 5)
     assert_same_run(1)
 
 

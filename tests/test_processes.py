@@ -6,15 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, RUNS, checkpoint, scalars
+from conftest import ROOT, RUNS, Run, checkpoint, run_apart, scalars
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
-Run = Callable[..., tuple[str, str]]
 DIGITS = ["--data.source", "digits", "--model.hidden", "[20]", "--trainer.accelerator", "cpu"]
 RANKS = '''
 import sys
@@ -36,14 +34,6 @@ main()
 '''
 
 
-def several(*words: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> str:
-    """Runs a command of several processes to its end; gives what it prints."""
-    line = [sys.executable, *program, *map(str, words)]
-    result = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_are_one_with_the_whole_batch(processes: int, run: Run, tmp_path: Path) -> None:
     """Though the last batch has only 2 images, for 2 or for 4 processes."""
@@ -52,7 +42,7 @@ def test_processes_are_one_with_the_whole_batch(processes: int, run: Run, tmp_pa
     options = [*DIGITS, "--data.val_size", val_size, "--trainer.max_epochs", 1]
     run("fit", *options, "--data.batch_size", whole)
     options += ["--trainer.devices", processes, "--pictures.share", 1, "--data.batch_size", whole // processes]
-    several("fit", *options, program=("ranks.py",))
+    run_apart("fit", *options, program=("ranks.py",))
     assert len(list(tmp_path.glob("equal_*"))) == processes
     one, many = (checkpoint(version=version) for version in (0, 1))
     assert one["global_step"] == many["global_step"] == 116
@@ -66,7 +56,7 @@ def test_test_counts_no_image_twice(run: Run) -> None:
     """Though 10,000 images are no multiple of 3."""
     run("fit", *DIGITS, "--trainer.max_steps", 50)
     test = ("test", "--ckpt_path", "last", "--trainer.devices")
-    tests = [run(*test, 1)[0], several(*test, 3)]
+    tests = [run(*test, 1)[0], run_apart(*test, 3)]
     values = [[float(value) for value in re.findall(r"test/\w+\s+([\d.]+)", output)] for output in tests]
     assert len(values[0]) == 13  # loss, accuracy, errors, and the accuracy of each digit
     assert values[1] == pytest.approx(values[0], rel=1e-6)

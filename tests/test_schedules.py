@@ -2,18 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, assert_same_parameters, checkpoint, scalars
+from conftest import RUNS, SMALL, Run, assert_same_parameters, checkpoint, scalars
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.schedules import Plateau
 
-Run = Callable[..., tuple[str, str]]
 RULES = {
     "constant": lambda k: 1.0,
     "inverse_sqrt": lambda k: (k + 1) ** -0.5,
