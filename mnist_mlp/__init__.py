@@ -10,7 +10,7 @@ FILES = {
     "MNISTDataModule": "data",
     "loss_and_gradient": "gradient",
     "normalised": "data",
-    "read_image": "images",
+    "read_image": "datasets.own_images",
 }
 __all__ = list(FILES)
 

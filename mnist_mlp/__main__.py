@@ -9,7 +9,7 @@ def main() -> None:
     try:
         if sys.stderr.isatty():  # for some seconds nothing else is to be seen
             print(loading, end="\r", file=sys.stderr, flush=True)
-        from mnist_mlp.cli import main as run
+        from mnist_mlp.cli.lightning_cli import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

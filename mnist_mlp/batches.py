@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_mlp.distortion import Distortion
-from mnist_mlp.mnist import DataError
+from mnist_mlp.datasets.distortion import Distortion
+from mnist_mlp.datasets.mnist import DataError
 
 
 class Batches:

@@ -35,7 +35,7 @@ from torchvision import transforms
 
 from mnist_mlp.batches import Batches
 from mnist_mlp.classifier import Batch
-from mnist_mlp.cli import main as command_line
+from mnist_mlp.cli.lightning_cli import main as command_line
 from mnist_mlp.data import MEAN, STD, MNISTDataModule
 from mnist_mlp.gradient import loss_and_gradient
 from mnist_mlp.network import MLP

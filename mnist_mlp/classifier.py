@@ -17,14 +17,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from mnist_mlp.blocks import Block
-from mnist_mlp.captured import CapturedUpdates, capturable
-from mnist_mlp.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
 from mnist_mlp.network import MLP
-from mnist_mlp.preemption import TidyStop
+from mnist_mlp.runtime.blocks import Block
+from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
+from mnist_mlp.runtime.cuda_graph import CapturedUpdates, capturable
+from mnist_mlp.runtime.loss_log import UpdateLog
+from mnist_mlp.runtime.signals import TidyStop
 from mnist_mlp.schedules import PerUpdate, Plateau
-from mnist_mlp.update_log import UpdateLog
 
 StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
 

@@ -12,11 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mnist_mlp.batches import Batches, Slices
-from mnist_mlp.blocks import Blocks
-from mnist_mlp.digits import TRAIN_SIZE, make_digits
-from mnist_mlp.distortion import STRENGTHS, Distortion
-from mnist_mlp.images import find_images, read_images
-from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
+from mnist_mlp.datasets.digits import TRAIN_SIZE, make_digits
+from mnist_mlp.datasets.distortion import STRENGTHS, Distortion
+from mnist_mlp.datasets.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
+from mnist_mlp.datasets.own_images import find_images, read_images
+from mnist_mlp.runtime.blocks import Blocks
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
 EVALUATION_BATCH_SIZE = 1000  # only a matter of speed and memory: metrics are over the whole set

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-import mnist_mlp.cli
+import mnist_mlp.cli.lightning_cli
 import mnist_mlp.data
-from mnist_mlp.cli import main
+from mnist_mlp.cli.lightning_cli import main
 
 # Tests run beside one another, and threads that wait for one another's cores cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -61,7 +61,7 @@ def _digits_are_made_once() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _pictures_are_drawn_on_demand() -> None:
     """Saves a fifth of a second in every run."""
-    mnist_mlp.cli.DEFAULTS["fit"] = {"pictures.share": 0.0}
+    mnist_mlp.cli.lightning_cli.DEFAULTS["fit"] = {"pictures.share": 0.0}
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_fit_takes_no_more_memory_than_three_times_its_data(tmp_path: Path) -> N
     words = ["fit", "--data.source", "digits", "--trainer.accelerator", "cpu"]
     peaks, unit = [], 1 if sys.platform == "darwin" else 1024  # bytes
     for call in ("", f"main({words})"):
-        code = f"from mnist_mlp.cli import main\nimport resource\n{call}\n"
+        code = f"from mnist_mlp.cli.lightning_cli import main\nimport resource\n{call}\n"
         code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         command = [sys.executable, "-c", code]
         output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, Slices
-from mnist_mlp.blocks import LONGEST, Block, Blocks
-from mnist_mlp.captured import CapturedUpdates
+from mnist_mlp.runtime.blocks import LONGEST, Block, Blocks
+from mnist_mlp.runtime.cuda_graph import CapturedUpdates
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
 

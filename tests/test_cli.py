@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT, SMALL, Error, Run, put_archives, serve
 
 from mnist_mlp import MLPClassifier
-from mnist_mlp.cli import main
+from mnist_mlp.cli.lightning_cli import main
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])

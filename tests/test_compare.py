@@ -9,7 +9,7 @@ import torch
 from conftest import RUNS, SMALL, Error, Run, events
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
-from mnist_mlp.commands import with_settings
+from mnist_mlp.cli.commands import with_settings
 
 SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_size", 1000))
 

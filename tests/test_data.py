@@ -16,9 +16,9 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from mnist_mlp import MNISTDataModule
-from mnist_mlp import mnist as files
 from mnist_mlp.batches import Batches, Slices
-from mnist_mlp.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, read_mnist
+from mnist_mlp.datasets import mnist as files
+from mnist_mlp.datasets.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, read_mnist
 
 IMAGES = torch.arange(23)  # images that are their own numbers
 

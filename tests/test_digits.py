@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnist_mlp.digits import make_digits
-from mnist_mlp.distortion import Distortion
+from mnist_mlp.datasets.digits import make_digits
+from mnist_mlp.datasets.distortion import Distortion
 
 
 def distinct_rows(images: Tensor) -> int:
@@ -34,7 +34,7 @@ def test_every_call_gives_the_same() -> None:
 
 def test_training_and_test_images_have_different_originals(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no deformation, the images are the originals, and then no image is in both sets."""
-    monkeypatch.setattr("mnist_mlp.digits.MILD", Distortion())
+    monkeypatch.setattr("mnist_mlp.datasets.digits.MILD", Distortion())
     train, test = make_digits(train=True)[0], make_digits(train=False)[0]
     train, test = torch.unique(train.flatten(1), dim=0), torch.unique(test.flatten(1), dim=0)
     assert (len(train), len(test)) == (1540, 257)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mnist_mlp import MNISTDataModule
 from mnist_mlp.batches import Batches
-from mnist_mlp.distortion import Distortion
-from mnist_mlp.mnist import DataError
+from mnist_mlp.datasets.distortion import Distortion
+from mnist_mlp.datasets.mnist import DataError
 
 STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3}
 N = 4000

@@ -15,8 +15,8 @@ from conftest import RUNS, SMALL, Run, events
 from torch import Tensor
 
 from mnist_mlp import LOSSES, MLP, MNISTDataModule, loss_and_gradient
-from mnist_mlp.find_lr import guessing_loss, judge, try_step_sizes
 from mnist_mlp.stacked import StackedSGD
+from mnist_mlp.studies.find_lr import guessing_loss, judge, try_step_sizes
 
 Batch = tuple[Tensor, Tensor]
 

@@ -21,8 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
-from mnist_mlp.blocks import Block
-from mnist_mlp.captured import CapturedUpdates
+from mnist_mlp.runtime.blocks import Block
+from mnist_mlp.runtime.cuda_graph import CapturedUpdates
 
 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:
@@ -150,7 +150,7 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(run:
     (tmp_path / "kill.py").write_text(
         "import os, signal\n"
         "from mnist_mlp import MLPClassifier\n"
-        "from mnist_mlp.cli import main\n"
+        "from mnist_mlp.cli.lightning_cli import main\n"
         "update = MLPClassifier.update\n"
         "def killed(self, *args):\n"
         "    if self.global_step == 77:\n"

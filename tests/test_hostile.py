@@ -10,9 +10,9 @@ import torch
 import yaml
 from conftest import SMALL, Error, Run, serve
 
-from mnist_mlp.checkpoints import CheckpointError, load_checkpoint
-from mnist_mlp.cli import main
-from mnist_mlp.mnist import EXTRACTED, DataError, fetch_mnist, read_mnist, verify_files
+from mnist_mlp.cli.lightning_cli import main
+from mnist_mlp.datasets.mnist import EXTRACTED, DataError, fetch_mnist, read_mnist, verify_files
+from mnist_mlp.runtime.checkpoints import CheckpointError, load_checkpoint
 
 COUNTS = {"checkpoint": (500, 10_000), "idx": (450, 9_400), "config": (50, 600)}  # in CI, and with --full
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.data import MEAN, STD
-from mnist_mlp.images import ImageError, find_images, read_image, save_images, to_mnist
-from mnist_mlp.mnist import fetch_mnist, read_mnist
+from mnist_mlp.datasets.mnist import fetch_mnist, read_mnist
+from mnist_mlp.datasets.own_images import ImageError, find_images, read_image, save_images, to_mnist
 
 Colour = tuple[int, ...]
 FONTS = [

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from mnist_mlp.pictures import draw_confusion, draw_worst_errors, mosaic
+from mnist_mlp.display.drawings import draw_confusion, draw_worst_errors, mosaic
 
 FIT = ("fit", *SMALL, "--model.loss", "cross_entropy")
 LAST = ("--ckpt_path", "last")

@@ -16,8 +16,8 @@ import torch
 from conftest import RUNS, Run, assert_same_parameters, checkpoint, run_apart, scalars
 from lightning.pytorch import Trainer
 
-from mnist_mlp.cli import main
-from mnist_mlp.preemption import LastCheckpoint
+from mnist_mlp.cli.lightning_cli import main
+from mnist_mlp.runtime.signals import LastCheckpoint
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 FIT = [sys.executable, "-m", "mnist_mlp", "fit"]

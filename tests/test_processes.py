@@ -19,7 +19,7 @@ import sys
 import torch
 import torch.distributed as dist
 from mnist_mlp import MLPClassifier
-from mnist_mlp.cli import main
+from mnist_mlp.cli.lightning_cli import main
 
 def compare(self):
     """Asserts that all processes hold the same parameters, bit for bit."""

@@ -15,7 +15,7 @@ def test_ruff(check: list[str]) -> None:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "mnist_mlp").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "mnist_mlp").rglob("*.py")), ids=lambda path: path.name)
 def test_gradients_are_explicit(path: Path) -> None:
     attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     assert not attributes & {"backward", "manual_backward"}

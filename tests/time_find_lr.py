@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_mlp import LOSSES, MLP, loss_and_gradient
-from mnist_mlp.find_lr import DECADES, try_step_sizes
+from mnist_mlp.studies.find_lr import DECADES, try_step_sizes
 
 REPEATS, UPDATES = 9, 50
 LOSS = LOSSES["mse"]

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import on_checkpoint
+from mnist_mlp.cli.commands import on_checkpoint
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
+from mnist_mlp.display.drawings import deformations, draw_confusion, draw_worst_errors, images_of_batch, weights
 from mnist_mlp.gradient import loss_and_gradient
-from mnist_mlp.pictures import deformations, draw_confusion, draw_worst_errors, images_of_batch, weights
 from mnist_mlp.schedules import Plateau
 
 

@@ -20,23 +20,23 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mnist_mlp.callbacks import ClosingSummary, EpochLines, HyperparametersTable, Pictures
-from mnist_mlp.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
-from mnist_mlp.checks import check_settings
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import COMMANDS, METHODOLOGY, OURS, plain, without_images
-from mnist_mlp.compare_batch_sizes import compare_batch_sizes
-from mnist_mlp.compare_decays import compare_decays
-from mnist_mlp.compare_methods import compare_methods
+from mnist_mlp.cli.commands import COMMANDS, METHODOLOGY, OURS, plain, without_images
+from mnist_mlp.cli.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
+from mnist_mlp.cli.validation import check_settings
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.find_lr import find_lr
-from mnist_mlp.images import save_images
-from mnist_mlp.mnist import DataError, mnist_exists, raw_folder
-from mnist_mlp.parser import EPILOG, FOLDER, Parser, Seed, UserError, fail
-from mnist_mlp.pictures import draw_errors
-from mnist_mlp.preemption import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
-from mnist_mlp.report import logs_folder, show_table
-from mnist_mlp.update_log import TrainingError
+from mnist_mlp.datasets.mnist import DataError, mnist_exists, raw_folder
+from mnist_mlp.datasets.own_images import save_images
+from mnist_mlp.display.drawings import draw_errors
+from mnist_mlp.display.progress import ClosingSummary, EpochLines, HyperparametersTable, Pictures
+from mnist_mlp.runtime.checkpoints import LOGS, NEEDED, CheckpointError, find_checkpoint, load_checkpoint
+from mnist_mlp.runtime.loss_log import TrainingError
+from mnist_mlp.runtime.signals import LastCheckpoint, StoppedBySignalError, WholeFiles, signals_as_errors
+from mnist_mlp.studies.compare_batch_sizes import compare_batch_sizes
+from mnist_mlp.studies.compare_decays import compare_decays
+from mnist_mlp.studies.compare_methods import compare_methods
+from mnist_mlp.studies.find_lr import find_lr
+from mnist_mlp.studies.report import logs_folder, show_table
 
 DEFAULTS = {  # where those of `fit` would show nothing
     "compare_decays": {"model.lr": 0.5, "trainer.max_epochs": 100},

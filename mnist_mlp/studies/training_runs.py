@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from mnist_mlp.batches import Slices
-from mnist_mlp.blocks import Blocks
-from mnist_mlp.callbacks import HyperparametersTable
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
+from mnist_mlp.display.progress import HyperparametersTable
 from mnist_mlp.gradient import loss_and_accuracy
-from mnist_mlp.report import STYLES, Report
-from mnist_mlp.update_log import TrainingError
+from mnist_mlp.runtime.blocks import Blocks
+from mnist_mlp.runtime.loss_log import TrainingError
+from mnist_mlp.studies.report import STYLES, Report
 
 
 @dataclass

@@ -7,9 +7,9 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mnist_mlp.commands import SETTINGS, has_part
+from mnist_mlp.cli.commands import SETTINGS, has_part
+from mnist_mlp.cli.parser import UserError
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.parser import UserError
 
 
 def check_settings(command: str, config: Namespace, words: list[str]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_mlp.mnist import DataError
+from mnist_mlp.datasets.mnist import DataError
 
 LONGEST = 400  # pixels of a side that are looked at: more would be slow and bring nothing
 SIDE, BOX = 28, 20  # of an image of MNIST, and of the digit in it

@@ -14,14 +14,14 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mnist_mlp.checks import distinct
 from mnist_mlp.classifier import Batch, MLPClassifier, StepSize
-from mnist_mlp.commands import with_settings
+from mnist_mlp.cli.commands import with_settings
+from mnist_mlp.cli.validation import distinct
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.gradient import Loss
-from mnist_mlp.report import Report, Row
+from mnist_mlp.runtime.loss_log import TrainingError
 from mnist_mlp.stacked import StackedSGD
-from mnist_mlp.update_log import TrainingError
+from mnist_mlp.studies.report import Report, Row
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 CHECK_EVERY = 10  # updates from one look at all parameters to the next, which is a tenth of an update's work

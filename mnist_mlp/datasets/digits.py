@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mnist_mlp.distortion import Distortion
+from mnist_mlp.datasets.distortion import Distortion
 
 TRAIN_SIZE, TEST_SIZE = 60_000, 10_000  # those of MNIST
 TEST_FRACTION = 1 / 7  # of the originals, MNIST's own ratio

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mnist_mlp.commands import on_checkpoint
+from mnist_mlp.cli.commands import on_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # of Ctrl-C, and of batch systems and `kill`
 

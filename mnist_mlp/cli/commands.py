@@ -7,7 +7,7 @@ import shlex
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from mnist_mlp.distortion import STRENGTHS
+from mnist_mlp.datasets.distortion import STRENGTHS
 
 COMMANDS = {
     "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",

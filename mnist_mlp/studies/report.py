@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from mnist_mlp.checkpoints import LOGS
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.runtime.checkpoints import LOGS
 
 # Told apart without colours, by dashes, markers and darkness, and where they cover each other, by thickness.
 STYLES = [

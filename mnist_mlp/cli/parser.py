@@ -10,7 +10,7 @@ from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_mlp.commands import COMMANDS, has_part
+from mnist_mlp.cli.commands import COMMANDS, has_part
 
 SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
     "config": "YAML file of settings; later arguments overrule it.",

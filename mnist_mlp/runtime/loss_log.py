@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mnist_mlp.commands import with_settings
+from mnist_mlp.cli.commands import with_settings
 
 
 class TrainingError(RuntimeError):

@@ -15,15 +15,15 @@ from matplotlib.axes import Axes
 from torch import nn
 from tqdm import tqdm
 
-from mnist_mlp.checks import check_comparable, distinct
 from mnist_mlp.classifier import MLPClassifier, StepSize
-from mnist_mlp.commands import with_settings
+from mnist_mlp.cli.commands import with_settings
+from mnist_mlp.cli.validation import check_comparable, distinct
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.digits import TRAIN_SIZE
+from mnist_mlp.datasets.digits import TRAIN_SIZE
 from mnist_mlp.gradient import Loss, loss_and_accuracy, loss_and_gradient
-from mnist_mlp.report import STYLES, Report, Row
+from mnist_mlp.runtime.loss_log import TrainingError
 from mnist_mlp.stacked import StackedSGD
-from mnist_mlp.update_log import TrainingError
+from mnist_mlp.studies.report import STYLES, Report, Row
 
 WINDOW = 1000  # images from one point of the curves to the next; a point is the mean loss of their batches
 MARKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)  # epochs after which the table gives validation loss and accuracy

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mnist_mlp.blocks import LONGEST, Block
+from mnist_mlp.runtime.blocks import LONGEST, Block
 
 
 def capturable(block: Block, optimizer: Optimizer) -> bool:

@@ -5,13 +5,13 @@ from itertools import pairwise
 from jsonargparse.typing import OpenUnitInterval
 from lightning.pytorch import Trainer
 
-from mnist_mlp.checks import check_comparable, distinct
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.commands import with_settings
+from mnist_mlp.cli.commands import with_settings
+from mnist_mlp.cli.validation import check_comparable, distinct
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.report import Report
-from mnist_mlp.runs import Point, budget, draw, train
-from mnist_mlp.update_log import TrainingError
+from mnist_mlp.runtime.loss_log import TrainingError
+from mnist_mlp.studies.report import Report
+from mnist_mlp.studies.training_runs import Point, budget, draw, train
 
 
 def compare_decays(

@@ -1,0 +1,1 @@
+"""The data: MNIST, its stand-in, deformations, and images of your own."""

@@ -1,0 +1,1 @@
+"""The methodology of the notebook: searches and comparisons."""
