@@ -1,20 +1,35 @@
 """`python -m mnist_mlp` and the console script `mnist-mlp`."""
 
+import os
+import signal
 import sys
+from typing import NoReturn
+
+LOADING = "loading torch and Lightning ..."  # importing them takes a few seconds
+
+
+def show(text: str) -> None:
+    """Write over the line on a terminal."""
+    if sys.stderr.isatty():
+        print(text, end="\r", file=sys.stderr, flush=True)
+
+
+def interrupt(signum: int, frame: object) -> NoReturn:
+    """End at once: an exception in the middle of an import can come out as any other."""
+    show(" " * len(LOADING))
+    os._exit(128 + signum)
 
 
 def main() -> None:
-    """Runs the command line."""
-    loading = "loading torch and Lightning ..."
-    try:
-        if sys.stderr.isatty():  # for some seconds nothing else is to be seen
-            print(loading, end="\r", file=sys.stderr, flush=True)
-        from mnist_mlp.cli.lightning_cli import main as run
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        if sys.stderr.isatty():
-            print(" " * len(loading), end="\r", file=sys.stderr, flush=True)
+    """Run the command line."""
+    show(LOADING)
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:  # and not ignored, as under nohup
+        signal.signal(signal.SIGINT, interrupt)
+    from mnist_mlp.cli.main import main as run
+
+    signal.signal(signal.SIGINT, usual)
+    show(" " * len(LOADING))
     run()
 
 

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from mnist_mlp.datasets.distortion import Distortion
-from mnist_mlp.datasets.mnist import DataError
+from mnist_mlp.errors import UserError
 
 
 class Batches:
     """Minibatches of tensors in a new order every epoch, each batch one gather; resumable in mid-epoch.
 
-    Batch k of an epoch is a function of (seed, epoch, k) alone. Under several processes `batch_size` is each one's
-    share, and process r takes every `world_size`-th image of the whole batch of `world_size * batch_size`: the union
-    over processes is what one process would see with that batch size. The last batch may be smaller. With a
-    `distortion` every image is under a new deformation in every epoch.
+    Batch k of an epoch is a function of (seed, epoch, k) alone. Among several processes, each with its `batch_size`,
+    process r takes every `world_size`-th image of the whole batch of `world_size * batch_size`: the union over
+    processes is the batch that one process would see with that size. The last batch may be smaller. With a
+    `distortion` every image gets a new deformation in every epoch.
 
-    A state (`state_dict`) says how many batches of which epoch have been handed out. Lightning saves it in
-    checkpoints and gives it back, and tells the epoch through `sampler.set_epoch`.
+    The state (`state_dict`) says how many batches of which epoch have been handed out. Lightning saves it in
+    checkpoints, restores it, and tells the epoch through `sampler.set_epoch`.
 
     Args:
         images: (N, ...) on any device; batches come from there.
@@ -60,28 +60,28 @@ class Batches:
         return len(self.images) // self.whole_batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return map(self.gather, self.shares())
+        return map(self.gather, self.index_batches())
 
-    def shares(self) -> Iterator[Tensor]:
-        """This process's image numbers in each batch of the epoch, or of what is left of it, (B,) int64."""
+    def index_batches(self) -> Iterator[Tensor]:
+        """This process's image numbers, (B,) int64, for each batch of the epoch or of its rest after a resumption."""
         start = self.position if self.epoch == self.resumed_epoch else 0
         self.resumed_epoch = None
         batches = self.order().split(self.whole_batch_size)
         if self.distortion:
-            # All at once, and one for each image rather than for each place in the order: so they depend neither on
-            # the number of processes nor on where a run was broken off. In the same memory, where a CUDA graph looks.
+            # One per image, not per place in the order, and all at once: so they depend neither on the number of
+            # processes nor on where a run was interrupted. In the same memory, which a CUDA graph reads.
             self.deformations = self.distortion.draw(len(self.images), self.epoch_seed(), out=self.deformations)
         for k in range(start, len(batches)):
-            # Counted before it is handed out: a checkpoint saved after its update must not see it again.
+            # Count the batch before yielding it, so that a checkpoint saved after its update does not replay it.
             self.position = k + 1
             yield batches[k][self.rank :: self.world_size]
 
-    def gather(self, share: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of these numbers, deformed if they are to be, and their targets."""
-        # Indexing with [share] gives the same, three times as slowly on a CPU.
-        images, targets = self.images.index_select(0, share), self.targets.index_select(0, share)
-        if self.distortion:
-            images = self.distortion(images, self.deformations.index_select(0, share))
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images with these numbers, (B,) int64, deformed where there is a distortion, and their targets."""
+        # Indexing with [indices] gives the same, three times as slowly on a CPU.
+        images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
+        if self.distortion and self.deformations is not None:
+            images = self.distortion(images, self.deformations.index_select(0, indices))
         return images, targets
 
     def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,30 +96,30 @@ class Batches:
         return torch.from_numpy(order).to(self.images.device)
 
     def epoch_seed(self) -> int:
-        """What the deformations of this epoch are drawn from."""
+        """The seed of this epoch's deformations."""
         return int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0])
 
     @property
     def sampler(self) -> "Batches":
-        """Itself: Lightning tells the epoch to a loader's sampler."""
+        """This object: Lightning tells a loader's sampler the epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, counted from 0, that the next iteration goes through."""
+        """Set the epoch, counted from 0, that the next iteration goes through."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """What `load_state_dict` needs to go on with the images not yet seen; plain integers."""
+        """The position in the epoch, as plain integers."""
         return {"epoch": self.epoch, "position": self.position, "whole_batch_size": self.whole_batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from a saved state when the next iteration is through the same epoch.
+        """Continue from a saved position if the next iteration goes through the same epoch.
 
         Raises:
-            DataError: The state counts batches of another size.
+            UserError: The state counts batches of another size.
         """
         if state["whole_batch_size"] != self.whole_batch_size:
-            raise DataError(
+            raise UserError(
                 f"--data.batch_size times the number of processes is {self.whole_batch_size} but was "
                 f"{state['whole_batch_size']} in the run to resume: keep it, so that every image is seen once"
             )
@@ -127,24 +127,24 @@ class Batches:
         self.position = state["position"]
 
 
-class Slices:
-    """A whole set in its own order, a slice of it at a time: for evaluation.
+class EvaluationBatches:
+    """A whole set in its own order, in batches, for evaluation.
 
     Under several processes each takes every `world_size`-th image, so that together they see every image once.
 
     Args:
         images: (N, ...) on any device.
         targets: (N, ...), one per image.
-        batch_size: Images per slice and process.
+        batch_size: Images per batch and process.
         rank: This process's number.
         world_size: Number of processes.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.slices = [tensor[rank::world_size].split(batch_size) for tensor in (images, targets)]
+        self.parts = [tensor[rank::world_size].split(batch_size) for tensor in (images, targets)]
 
     def __len__(self) -> int:
-        return len(self.slices[0])
+        return len(self.parts[0])
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(*self.slices, strict=True)
+        return zip(*self.parts, strict=True)

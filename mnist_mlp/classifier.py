@@ -2,28 +2,24 @@
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
 
-from mnist_mlp.gradient import LOSSES, average_over_processes, loss_and_gradient
+from mnist_mlp.errors import UserError
+from mnist_mlp.gradient import LOSSES, GradientDescent, Loss, loss_and_gradient
 from mnist_mlp.network import MLP
-from mnist_mlp.runtime.blocks import Block
-from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
-from mnist_mlp.runtime.cuda_graph import CapturedUpdates, capturable
-from mnist_mlp.runtime.loss_log import UpdateLog
-from mnist_mlp.runtime.signals import TidyStop
+from mnist_mlp.processes import average_over_processes
 from mnist_mlp.schedules import PerUpdate, Plateau
 
 StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
@@ -32,27 +28,59 @@ Batch = tuple[Tensor, Tensor]
 """x, (B, 1, 28, 28) float32, and y, (B, 10) float32 one-hot."""
 
 
+class LossAndAccuracy(Metric):
+    """Mean loss and accuracy over a whole set, and over all processes, whatever the batches.
+
+    Args:
+        loss_fn: Mean loss of a batch, from outputs and targets.
+    """
+
+    loss: Tensor
+    right: Tensor
+    number: Tensor
+
+    def __init__(self, loss_fn: Loss) -> None:
+        super().__init__()
+        self.loss_fn = loss_fn
+        for name, zero in (("loss", 0.0), ("right", 0), ("number", 0)):
+            self.add_state(name, torch.tensor(zero), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch: outputs Φ(x), (B, classes) float, and one-hot labels, (B, classes) float."""
+        self.loss += self.loss_fn(output, target) * len(output)
+        self.right += (output.argmax(dim=1) == target.argmax(dim=1)).sum()
+        self.number += len(output)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Mean loss and share of right answers, () float each."""
+        return self.loss / self.number, self.right / self.number
+
+
 class MLPClassifier(LightningModule):
-    """The softplus MLP trained by u ← u - γ g, g the minibatch gradient, written out.
+    """The softplus MLP trained by u ← u − γ g, g the minibatch gradient, written out.
+
+    It runs with any Trainer and any loader of (x, one-hot y): each `training_step` is one update, and one
+    `global_step`. `runtime.fast_training.FastClassifier` makes the same updates faster.
 
     Args:
         hidden: Units of each hidden layer, as '[500]' or '[1000,500]'; '[]' for a single affine map.
-        activation: What stands between the affine layers; softplus has beta=25 and threshold=1.
+        activation: Function between the affine layers; softplus has beta=25 and threshold=1.
         loss: `mse` (the notebook's code), `squared` (the notebook's formula: 5 times `mse`) or `cross_entropy`.
         lr: Step size γ, or the first one γ_0, of plain gradient descent; not used with --optimizer.
         schedule: `constant`, `inverse_sqrt` (γ_0/√(k+1) in update k), `cosine` (to zero at the end of the budget) or
-            `plateau` (reduced when validation stops to improve).
-        monitor: What `plateau` watches in validation.
-        patience: Epochs without improvement: a plateau.
+            `plateau` (reduced when validation stops improving).
+        monitor: Validation metric that `plateau` watches.
+        patience: Epochs without improvement that make a plateau.
         decay: Factor δ of the step size at a plateau.
-        max_decays: Reductions; the next plateau is the end.
-    """
+        max_decays: Reductions; the plateau after them ends training.
 
-    takes_blocks = True
+    Raises:
+        KeyError: The activation or the loss is unknown.
+    """
 
     def __init__(
         self,
-        hidden: tuple[PositiveInt, ...] = (500,),
+        hidden: Sequence[PositiveInt] = (500,),
         activation: Literal["softplus", "relu"] = "softplus",
         loss: Literal["mse", "squared", "cross_entropy"] = "mse",
         lr: StepSize = 0.1,
@@ -63,15 +91,12 @@ class MLPClassifier(LightningModule):
         max_decays: NonNegativeInt = 4,
     ) -> None:
         super().__init__()
+        hidden = list(hidden)  # as YAML and checkpoints have it
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.net = MLP(hidden, activation)
         self.loss_fn = LOSSES[loss]
-        self.captured: CapturedUpdates | None = None
-        self.metrics: dict[str, float] = {}  # of a run that this one goes on with
-        self.errors: list[tuple[Tensor, Tensor, Tensor]] = []  # of a test: images, labels and scores, on the CPU
-        self.mean_loss = MeanMetric()
-        self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
+        self.loss_and_accuracy = LossAndAccuracy(self.loss_fn)
         self.confusion = MulticlassConfusionMatrix(num_classes=10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,12 +104,12 @@ class MLPClassifier(LightningModule):
         return self.net(x)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Plain stochastic gradient descent, u ← u - γ g, with the schedule of γ."""
-        optimizer = torch.optim.SGD(self.net.parameters(), lr=self.hparams.lr, fused=True)
+        """Plain gradient descent, u ← u − γ g, with the schedule of γ."""
+        optimizer = GradientDescent(self.net.parameters(), self.hparams.lr)
         return [optimizer], self.schedulers(optimizer)
 
     def schedulers(self, optimizer: Optimizer) -> list[LRScheduler]:
-        """What changes an optimizer's step size as `schedule` says: nothing, or one scheduler."""
+        """The learning-rate scheduler that `schedule` names, or none for a constant γ."""
         settings = self.hparams
         if settings.schedule == "constant":
             return []
@@ -92,54 +117,17 @@ class MLPClassifier(LightningModule):
             return [Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)]
         return [PerUpdate(optimizer, settings.schedule)]
 
-    def configure_callbacks(self) -> list[Callback]:
-        """What every run is logged, watched and stopped by."""
-        return [UpdateLog(), TidyStop()]
-
-    def setup(self, stage: str) -> None:
-        """Refuses float16: its loss scaling lives in the `.backward()` that explicit gradients do not call."""
-        if self.trainer.precision == "16-mixed":
-            raise MisconfigurationException(
-                "--trainer.precision 16-mixed scales the loss, which explicit gradients do not: use bf16-mixed"
-            )
-
-    def on_train_start(self) -> None:
-        """Tells a schedule how long the run is, or ends a run that has had its last plateau."""
-        self.captured = None  # from a fit that an error ended
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, PerUpdate):
-                config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
-            self.stop_if_exhausted(config.scheduler)
-
-    def training_step(self, block: Block | Batch, batch_idx: int) -> dict[str, Any]:
-        """One update from each batch of a block. Returns their losses, (n,) float, and their n step sizes."""
-        if not isinstance(block, Block):  # what another loader gives
-            return self.updates([block])
-        if self.captured and self.captured.fits(block):
-            return self.replays(block)
-        output = self.updates(block)
-        if capturable(block, self.trainer.optimizers[0]):
-            self.captured = CapturedUpdates(self.update, self.trainer.optimizers[0], block)
-        return output
-
-    def updates(self, batches: Iterable[Batch]) -> dict[str, Any]:
-        """Updates, one after the other. The optimizer that Lightning wraps counts each as a `global_step`."""
-        losses, lrs = [], []
-        for batch in batches:
-            losses.append(self.update(batch, self.optimizers()))
-            lrs.append(self.next_step_size())
-        return {"loss": torch.stack(losses), "lr": lrs}
-
-    def replays(self, block: Block) -> dict[str, Any]:
-        """The same by a GPU alone, and as many `global_step`s."""
-        lrs = [self.next_step_size() for _ in range(len(block))]
-        losses = self.captured.replay(block, lrs)
-        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(len(block))
-        return {"loss": losses, "lr": lrs}
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One update. Returns the loss before it, () float."""
+        loss = self.update(batch, self.optimizers())
+        self.advance_schedule()
+        if self.global_step % max(1, self.trainer.log_every_n_steps) == 0:  # a call of `log` takes 0.4 ms
+            self.log("train/loss", loss, prog_bar=True)
+        return {"loss": loss}
 
     def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
-        """u ← u - γ g, or what the optimizer makes of g. Returns the loss of the batch, () float."""
-        x, y = self.trainer.precision_plugin.convert_input(batch)
+        """u ← u − γ g, g the mean gradient over the batches of all processes. Returns the loss, () float."""
+        x, y = batch
         loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
         for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
@@ -147,8 +135,8 @@ class MLPClassifier(LightningModule):
         optimizer.step()
         return loss
 
-    def next_step_size(self) -> float:
-        """The step size of an update, which a schedule then changes for the next one."""
+    def advance_schedule(self) -> float:
+        """Step the schedulers that go by updates. Returns the step size of the update just made."""
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
@@ -156,70 +144,60 @@ class MLPClassifier(LightningModule):
         return lr
 
     def on_train_epoch_end(self) -> None:
-        """Steps the learning-rate schedulers that go by epochs, which Lightning leaves to manual optimization.
+        """Step the schedulers that go by epochs, which Lightning leaves to manual optimization.
 
-        Not in an epoch that `max_steps` or `max_time` has broken off: that one ends when the run is resumed.
+        An epoch that `max_steps` or `max_time` cuts short is finished by the run that resumes it.
         """
         if not self.trainer.is_last_batch:
             return
-        metrics = self.metrics | self.trainer.callback_metrics
+        metrics = self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 continue
             monitor = getattr(config.scheduler, "monitor", None)  # of a ReduceLROnPlateau
             if monitor and monitor not in metrics:
-                raise MisconfigurationException(f"--lr_scheduler.monitor is {monitor}: choose one of {list(metrics)}")
+                raise UserError(f"--lr_scheduler.monitor is {monitor}: choose one of {list(metrics)}")
             self.lr_scheduler_step(config.scheduler, metrics[monitor] if monitor else None)
             self.stop_if_exhausted(config.scheduler)
 
     def stop_if_exhausted(self, scheduler: LRScheduler) -> None:
-        """Ends the run at the plateau after the last reduction."""
+        """End the run at the plateau after the last reduction."""
         if isinstance(scheduler, Plateau) and scheduler.exhausted:
             self.trainer.should_stop = True
 
-    def on_train_end(self) -> None:
-        """Lets go of what lies on the GPU."""
-        self.captured = None
+    def setup(self, stage: str) -> None:
+        """Refuse float16, whose loss scaling lives in the `.backward()` that explicit gradients never call."""
+        if self.trainer.precision == "16-mixed":
+            raise UserError(
+                "--trainer.precision 16-mixed scales the loss, which explicit gradients do not: use bf16-mixed"
+            )
 
-    def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Adds a batch to the loss and accuracy of the set it belongs to. Gives outputs, (B, 10), and labels, (B,)."""
-        x, y = batch
-        output, labels = self.net(x), y.argmax(dim=1)
-        self.mean_loss.update(self.loss_fn(output, y), weight=len(x))
-        self.accuracy.update(output, labels)
-        return output, labels
-
-    def scores(self, output: Tensor) -> Tensor:
-        """How sure the network is of each digit, from its outputs Φ(x), (B, 10). Returns (B, 10) float64.
-
-        Trained by cross-entropy, the probabilities that the outputs stand for. By squared errors, the outputs
-        themselves, which come near those probabilities but are not bound to lie between 0 and 1.
-        """
-        output = output.double()
-        return output.softmax(dim=1) if self.hparams.loss == "cross_entropy" else output
+    def on_train_start(self) -> None:
+        """Tell the schedules how long the run is; end a resumed run that has had its last plateau."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, PerUpdate):
+                config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
+            self.stop_if_exhausted(config.scheduler)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the validation metrics."""
-        self.evaluate(batch)
+        """Add a batch to loss and accuracy."""
+        x, y = batch
+        self.loss_and_accuracy.update(self.net(x), y)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss and accuracy over the whole validation set and all processes."""
-        self.log_dict({"val/loss": self.mean_loss, "val/accuracy": self.accuracy}, prog_bar=True)
-
-    def on_test_start(self) -> None:
-        """Has seen no error yet."""
-        self.errors.clear()
+        """Log loss and accuracy over the whole validation set."""
+        self.log_loss_and_accuracy("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the test metrics, and keeps what it gets wrong."""
-        output, labels = self.evaluate(batch)
-        self.confusion.update(output, labels)
-        wrong = output.argmax(dim=1) != labels
-        self.errors.append((batch[0][wrong].cpu(), labels[wrong].cpu(), self.scores(output[wrong]).cpu()))
+        """Add a batch to loss, accuracy and confusion matrix."""
+        x, y = batch
+        output = self.net(x)
+        self.loss_and_accuracy.update(output, y)
+        self.confusion.update(output, y.argmax(dim=1))
 
     def on_test_epoch_end(self) -> None:
-        """Logs loss, accuracy, errors and each digit's accuracy over the whole test set and all processes."""
-        self.log_dict({"test/loss": self.mean_loss, "test/accuracy": self.accuracy})
+        """Log loss, accuracy, errors and each digit's accuracy over the whole test set."""
+        self.log_loss_and_accuracy("test")
         confusion = self.confusion.compute().float()
         self.confusion.reset()
         right, number = confusion.diag(), confusion.sum(dim=1)
@@ -227,63 +205,43 @@ class MLPClassifier(LightningModule):
         for digit, accuracy in enumerate(right / number):
             self.log(f"test/accuracy_of_{digit}", accuracy, rank_zero_only=True)
 
+    def log_loss_and_accuracy(self, stage: Literal["val", "test"]) -> None:
+        """Log the loss and accuracy of the set just evaluated, and reset them for the next."""
+        loss, accuracy = self.loss_and_accuracy.compute()
+        self.loss_and_accuracy.reset()
+        self.log_dict({f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}, prog_bar=stage == "val")
+
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Labels, (B,) int64, and the scores, (B, 10) float64, of a batch."""
+        """Labels, (B,) int64, and scores, (B, 10) float64, of a batch."""
         x, y = batch
         return y.argmax(dim=1), self.scores(self.net(x))
 
-    def variant(self, **settings: float | str) -> "MLPClassifier":
-        """A copy, on the CPU, that has other settings and the same weights.
+    def scores(self, output: Tensor) -> Tensor:
+        """Confidence in each digit, (B, 10) float64, from the network's outputs Φ(x), (B, 10).
 
-        Args:
-            settings: Arguments of the class that are other ones.
+        Trained by cross-entropy, the probabilities that the outputs stand for. By squared errors, the outputs
+        themselves, which approximate those probabilities but may lie outside 0 to 1.
         """
-        own = {name: self.hparams[name] for name in inspect.signature(type(self)).parameters}
-        copy = type(self)(**{**own, **settings})
-        copy.load_state_dict(self.state_dict())
-        return copy
+        output = output.double()
+        return output.softmax(dim=1) if self.hparams.loss == "cross_entropy" else output
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path) -> "MLPClassifier":
-        """The classifier that `fit` saved, on the CPU.
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> "MLPClassifier":
+        """Load a checkpoint's network and settings, on the CPU, as tensors and plain values only.
 
-        Lightning's own version runs what a checkpoint names as its instantiator, and anything in one from a URL.
+        Lightning's own version calls whatever function a checkpoint names as its instantiator.
 
         Args:
-            checkpoint_path: A path, a URL, or `best` or `last` of the newest run under `lightning_logs`.
+            checkpoint_path: A file that `fit` or a Trainer saved.
+            settings: Arguments of the class that replace those of the checkpoint.
 
         Raises:
-            CheckpointError: It is not to be had, no checkpoint of `fit`, or damaged.
+            OSError: There is no such file.
+            pickle.UnpicklingError: It is no checkpoint, or holds code.
         """
-        checkpoint = load_checkpoint(find_checkpoint(str(checkpoint_path), Path(LOGS)))
-        names = inspect.signature(cls).parameters
-        model = cls(**{name: checkpoint["hyper_parameters"][name] for name in names})
+        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        saved = checkpoint["hyper_parameters"]
+        names = inspect.signature(cls).parameters.keys() & saved.keys()
+        model = cls(**{**{name: saved[name] for name in names}, **settings})
         model.load_state_dict(checkpoint["state_dict"])
         return model
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Saves the newest metrics too: the epoch's validation may be over and its schedule's step yet to come."""
-        metrics = self.metrics | self.trainer.callback_metrics
-        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resumes what Lightning would not.
-
-        It counts an epoch that `max_steps` or `max_time` broke off as processed, and would leave out the images that
-        the epoch had not reached. And it keeps the old step size where another `lr` is given to go on with, which is
-        how the notebook's practitioners go on.
-        """
-        if "loops" not in checkpoint:  # parameters alone, to be evaluated
-            return
-        self.metrics = checkpoint.get("metrics", {})
-        loop = checkpoint["loops"]["fit_loop"]
-        if not loop["epoch_loop.batch_progress"]["is_last_batch"]:
-            for progress in (loop["epoch_progress"]["current"], loop["epoch_progress"]["total"]):
-                progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
-        if checkpoint["hyper_parameters"]["lr"] != self.hparams.lr:
-            for state in checkpoint.get("optimizer_states", []):
-                for group in state["param_groups"]:
-                    group["lr"] = self.hparams.lr
-            for state in checkpoint.get("lr_schedulers", []):
-                if "base_lrs" in state:  # a rule's γ_0
-                    state["base_lrs"] = [self.hparams.lr] * len(state["base_lrs"])

@@ -1,29 +1,27 @@
-"""The data module: whole data sets as tensors on the training device, batches as one gather."""
+"""The data module: whole data sets as tensors on the training device, each batch one gather."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from mnist_mlp.batches import Batches, Slices
-from mnist_mlp.datasets.digits import TRAIN_SIZE, make_digits
+from mnist_mlp.batches import Batches, EvaluationBatches
+from mnist_mlp.datasets.digits import make_digits
 from mnist_mlp.datasets.distortion import STRENGTHS, Distortion
-from mnist_mlp.datasets.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, raw_folder, read_mnist
-from mnist_mlp.datasets.own_images import find_images, read_images
-from mnist_mlp.runtime.blocks import Blocks
+from mnist_mlp.datasets.mnist import TRAIN_SIZE, fetch_mnist, mnist_exists, raw_folder, read_mnist
+from mnist_mlp.errors import NotFoundError, UserError
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
-EVALUATION_BATCH_SIZE = 1000  # only a matter of speed and memory: metrics are over the whole set
+EVALUATION_BATCH_SIZE = 1000  # affects speed and memory only: metrics are over the whole set
 
 
 def normalised(images: Tensor) -> Tensor:
-    """What the network takes.
+    """Convert images to the network's input.
 
     Args:
         images: (N, 28, 28) or (28, 28) uint8, white on black.
@@ -32,6 +30,11 @@ def normalised(images: Tensor) -> Tensor:
         (N, 1, 28, 28) or (1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels.
     """
     return images.float().unsqueeze(-3).div_(255).sub_(MEAN).div_(STD)
+
+
+def one_hot(labels: Tensor) -> Tensor:
+    """Targets, (N, 10) float32, from labels, (N,) int64 in 0..9: the notebook's `MakeOneHot`."""
+    return F.one_hot(labels, 10).float()
 
 
 class MNISTDataModule(LightningDataModule):
@@ -53,12 +56,21 @@ class MNISTDataModule(LightningDataModule):
         shift: Largest shift each way, in pixels.
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
-        images: Own images to classify: files, folders, patterns.
-        cross_dataset: Allow a checkpoint of other data.
+
+    Attributes:
+        dataset: `mnist` or `digits`, once it is known.
+        train_set: After `setup("fit")`: images, (N, 1, 28, 28) float32, and targets, (N, 10) float32.
+        val_set: After a setup for `fit` or `validate`: as `train_set`.
+        test_set: After a setup for `test` or `predict`: as `train_set`.
 
     Raises:
-        DataError: `val_size` leaves fewer than `batch_size` images to train on, or a strength is out of range.
+        UserError: `val_size` leaves fewer than `batch_size` images to train on, or a strength is out of range.
     """
+
+    dataset: Literal["mnist", "digits"] | None = None
+    train_set: tuple[Tensor, Tensor]
+    val_set: tuple[Tensor, Tensor]
+    test_set: tuple[Tensor, Tensor]
 
     def __init__(
         self,
@@ -74,191 +86,117 @@ class MNISTDataModule(LightningDataModule):
         shift: float = 1.0,
         elastic: float = 0.8,
         sigma: float = 4.0,
-        images: str | list[str] = "",
-        cross_dataset: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="images")
-        self.images = [images] if isinstance(images, str) and images else list(images or [])
-        self.found: list[Path] = []  # the files that these are
-        self.own: dict[Path, Tensor] = {}  # those that can be classified, (28, 28) uint8
+        self.save_hyperparameters()
         if val_size >= TRAIN_SIZE:
-            raise DataError(f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images")
+            raise UserError(f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images")
         if batch_size > TRAIN_SIZE - val_size:
-            raise DataError(
+            raise UserError(
                 f"--data.batch_size is {batch_size}: it must be at most the {TRAIN_SIZE - val_size} images that "
                 f"--data.val_size {val_size} leaves for training"
             )
-        try:
-            self.distortion()
-        except ValueError as error:
-            raise DataError(f"--data.{error}") from None
-        self.dataset: str | None = None  # `mnist` or `digits`, once it is known
-        self.trained_on: str | None = None  # the data set of the checkpoint in use
+        self.distortion(torch.device("cpu"))
 
     def prepare_data(self) -> None:
-        """Brings MNIST into `data_dir` unless the digits are asked for. One process of each machine runs this.
+        """Bring MNIST into `data_dir` unless the digits are asked for. One process of each machine runs this.
 
         Raises:
-            DataError: A file is broken, `data_dir` cannot be written, MNIST is asked for and not to be had, or
-                the data set is not the one that the checkpoint in use was trained on.
+            UserError: A file is broken, `data_dir` cannot be written, or MNIST is asked for and cannot be had.
         """
-        if self.images:  # no others are needed
-            return
         if self.hparams.source != "digits":
             try:
                 fetch_mnist(self.hparams.data_dir)
-            except MNISTNotFoundError:
+            except NotFoundError:
                 if self.hparams.source == "mnist":
                     raise
-        self.choose_dataset()
-
-    def choose_dataset(self) -> None:
-        """Sets `dataset` to what `source` means with the files now in `data_dir`.
-
-        Raises:
-            DataError: MNIST is asked for and not there, or the data set is not that of the checkpoint in use.
-        """
-        found = self.hparams.source != "digits" and mnist_exists(self.hparams.data_dir)
-        if self.hparams.source == "mnist" and not found:
-            raise DataError(f"MNIST is not in {raw_folder(self.hparams.data_dir)}: call prepare_data first")
-        self.dataset = "mnist" if found else "digits"
-        if self.trained_on not in (None, self.dataset) and not self.hparams.cross_dataset:
-            raise DataError(
-                f"the checkpoint was trained on {self.trained_on}, but --data.source {self.hparams.source} with "
-                f"--data.data_dir {self.hparams.data_dir} gives {self.dataset}: change these, or allow it with "
-                "--data.cross_dataset true"
-            )
 
     def setup(self, stage: str) -> None:
-        """Reads, splits and normalises what a stage needs, on the device of the trainer (the CPU without one).
+        """Read, split and normalise the images of a stage, on the device of the trainer (the CPU without one).
 
         Args:
             stage: `fit` (training and validation images), `validate` (validation) or `test` and `predict` (test).
 
         Raises:
-            DataError: As in `prepare_data`, there is nothing to validate on, or no own image can be read.
+            UserError: MNIST is asked for and not there, or there are no validation images to validate on.
         """
-        if self.images and stage == "predict":
-            self.found = find_images(self.images)
-            self.own = read_images(self.found)
-            if not self.own:
-                raise DataError("--data.images: none can be classified")
-            self.test_set = self.normalise(torch.stack([*self.own.values()]), torch.zeros(len(self.own)).long())
-            return
-        self.choose_dataset()
+        found = self.hparams.source != "digits" and mnist_exists(self.hparams.data_dir)
+        if self.hparams.source == "mnist" and not found:
+            raise UserError(f"MNIST is not in {raw_folder(self.hparams.data_dir)}: call prepare_data first")
+        self.dataset = "mnist" if found else "digits"
         self.save_hyperparameters({"dataset": self.dataset})  # logged, and saved in checkpoints
-        if self.hparams.source == "auto" and self.dataset == "digits":
+        if self.is_stand_in:
             rank_zero_warn(self.stand_in_warning)
         if stage == "validate" and self.hparams.val_size == 0:
-            raise DataError("--data.val_size is 0: there are no images to validate on, use the test command")
-        images, labels = self.read(train=stage in ("fit", "validate"))
-        if stage in ("fit", "validate"):
+            raise UserError("--data.val_size is 0: there are no images to validate on, use the test command")
+        train = stage in ("fit", "validate")
+        images, labels = read_mnist(self.hparams.data_dir, train) if found else make_digits(train)
+        if train:
             order = torch.from_numpy(np.random.default_rng(self.hparams.seed).permutation(len(images)))
-            train, val = order.tensor_split([len(images) - self.hparams.val_size])
-            self.val_set = self.normalise(images[val], labels[val])
+            for_training, for_validation = order.tensor_split([len(images) - self.hparams.val_size])
+            self.val_set = self.to_device(images[for_validation], labels[for_validation])
             if stage == "fit":
-                self.train_set = self.normalise(images[train], labels[train])
+                self.train_set = self.to_device(images[for_training], labels[for_training])
         else:
-            self.test_set = self.normalise(images, labels)
+            self.test_set = self.to_device(images, labels)
 
-    def set_up_for(self, trainer: Trainer) -> None:
-        """Brings training and validation images onto the device of a trainer that will not fit, and names them.
-
-        Raises:
-            DataError: As in `prepare_data`.
-        """
-        self.trainer = trainer
-        self.prepare_data()
-        self.setup("fit")
-        print(f"{'data set':<11} {self.description}", flush=True)
+    def to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Network input and targets on the training device, from images, (N, 28, 28) uint8, and labels, (N,) int64."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return normalised(images.to(device)), one_hot(labels.to(device))
 
     @property
-    def description(self) -> str:
-        """Which images there are after a setup for `fit`."""
-        sizes = f"{len(self.train_set[0]):,} training and {len(self.val_set[0]):,} validation images"
-        return f"{self.dataset}, {sizes}"
+    def is_stand_in(self) -> bool:
+        """Whether the digits stand in for MNIST, which was not found."""
+        return self.hparams.source == "auto" and self.dataset == "digits"
 
     @property
     def stand_in_warning(self) -> str:
-        """What to say of a run on the digits that would have been on MNIST."""
-        raw = raw_folder(self.hparams.data_dir)
+        """The warning about a run on the digits that should have been on MNIST."""
         return (
-            "the data set is the stand-in `digits`, not MNIST, which is not to be had here; "
-            f"for MNIST put its four .gz files into {raw}"
+            "the data set is the stand-in `digits`, not MNIST, which could not be found or downloaded; "
+            f"for MNIST put its four .gz files into {raw_folder(self.hparams.data_dir)}"
         )
 
-    def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """The data set's images, (N, 28, 28) uint8, and labels, (N,) int64."""
-        if self.dataset == "mnist":
-            return read_mnist(self.hparams.data_dir, train)
-        return make_digits(train)
+    @property
+    def description(self) -> str:
+        """Name and sizes of the sets after a setup for `fit`."""
+        sizes = f"{len(self.train_set[0]):,} training and {len(self.val_set[0]):,} validation images"
+        return f"{self.dataset}, {sizes}"
 
-    def normalise(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Network inputs and targets on the training device.
-
-        Args:
-            images: (N, 28, 28) uint8.
-            labels: (N,) int64 in 0..9.
-
-        Returns:
-            Images, (N, 1, 28, 28) float32, and one-hot labels, (N, 10) float32.
-        """
-        x = normalised(images.to(self.device))
-        y = F.one_hot(labels.to(self.device), 10).float()
-        return x, y
-
-    def distortion(self) -> Distortion | None:
-        """What deforms the training images; nothing if `distort` is false."""
+    def distortion(self, device: torch.device) -> Distortion | None:
+        """The deformations of training images on a device, or None if `distort` is false."""
         if not self.hparams.distort:
             return None
         strengths = {name: self.hparams[name] for name in STRENGTHS}
-        return Distortion(**strengths, background=-MEAN / STD, device=self.device)
+        return Distortion(**strengths, background=-MEAN / STD, device=device)
 
     @property
-    def device(self) -> torch.device:
-        """Where the images are."""
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+    def rank_and_world_size(self) -> tuple[int, int]:
+        """This process's number, and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def batches(self, batch_size: int) -> Batches:
         """This process's training images in a new order, and deformed anew, every epoch."""
-        return Batches(*self.train_set, batch_size, self.hparams.seed, *self.share, self.distortion())
+        distortion = self.distortion(self.train_set[0].device)
+        return Batches(*self.train_set, batch_size, self.hparams.seed, *self.rank_and_world_size, distortion)
 
-    @property
-    def share(self) -> tuple[int, int]:
-        """This process's number, and how many there are."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def train_dataloader(self) -> Any:
+        """The training images in a new order every epoch."""
+        return self.batches(self.hparams.batch_size)
 
-    def train_dataloader(self) -> Batches | Blocks:
-        """The training images in a new order every epoch: in blocks for a module that has `takes_blocks`."""
-        batches = self.batches(self.hparams.batch_size)
-        module = self.trainer and self.trainer.lightning_module
-        return Blocks(batches, self.trainer) if getattr(module, "takes_blocks", False) else batches
+    def val_dataloader(self) -> Any:
+        """The validation images, or an empty list if there are none."""
+        if not self.hparams.val_size:
+            return []
+        return EvaluationBatches(*self.val_set, EVALUATION_BATCH_SIZE, *self.rank_and_world_size)
 
-    def val_dataloader(self) -> Slices | list:
-        """The validation images; nothing if there are none."""
-        return Slices(*self.val_set, EVALUATION_BATCH_SIZE, *self.share) if self.hparams.val_size else []
-
-    def test_dataloader(self) -> Slices:
+    def test_dataloader(self) -> EvaluationBatches:
         """The test images in their own order."""
-        return Slices(*self.test_set, EVALUATION_BATCH_SIZE, *self.share)
+        return EvaluationBatches(*self.test_set, EVALUATION_BATCH_SIZE, *self.rank_and_world_size)
 
     predict_dataloader = test_dataloader
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """The batch as it is: it was made on the device."""
         return batch
-
-    def state_dict(self) -> dict[str, str | None]:
-        """What a checkpoint remembers of the data: its name."""
-        return {"dataset": self.dataset}
-
-    def load_state_dict(self, state: dict[str, str | None]) -> None:
-        """Remembers the data set that a checkpoint was trained on, to compare it with what is read.
-
-        Raises:
-            DataError: Another data set has been read already.
-        """
-        self.trained_on = state["dataset"]
-        if self.dataset is not None:
-            self.choose_dataset()

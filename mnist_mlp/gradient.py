@@ -1,17 +1,18 @@
-"""Loss and gradient of a batch, by `torch.autograd.grad`, averaged over processes."""
+"""Losses, the explicit gradient, and the update u ← u − γ g."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch of ½‖y - Φ(x)‖², the notebook's formula: 5 times its code's `nn.MSELoss` for 10 classes.
+    """Mean over the batch of ½‖y − Φ(x)‖², the notebook's formula: 5 times its code's `nn.MSELoss` for 10 classes.
 
     Args:
         output: Φ(x), (B, classes) float.
@@ -31,13 +32,13 @@ LOSSES: dict[str, Loss] = {
 
 
 def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Value of f(u) = `loss_fn(net(x), y)` and its gradient in the parameters u: the notebook's `stoc_grad_`.
+    """Loss f(u) = `loss_fn(net(x), y)` and its gradient with respect to the parameters u: the notebook's `stoc_grad_`.
 
-    The gradient is returned, not accumulated into `.grad`, so there is nothing to reset between batches.
+    The gradient is returned, not accumulated into `.grad`, so nothing needs resetting between batches.
 
     Args:
         net: The network Φ; every parameter of it takes part in the loss.
-        loss_fn: A function of (B, classes) outputs and targets that gives a scalar.
+        loss_fn: Maps outputs and targets, (B, classes) float, to a scalar.
         x: Images, (B, ...) float.
         y: One-hot labels, (B, classes) float.
 
@@ -54,51 +55,61 @@ def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tu
 
 
 @torch.no_grad()
-def loss_and_accuracy(net: nn.Module, loss_fn: Loss, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """The objective f(u) over a whole set, and the share of it that the network classifies right.
+def descend(parameters: Iterable[Tensor], gradient: Iterable[Tensor], lr: float | Tensor) -> None:
+    """One update u ← u − γ g, in place: the last line of the notebook's `sgd`.
 
     Args:
-        net: The network Φ.
-        loss_fn: A function of (B, classes) outputs and targets that gives the mean over the batch.
-        batches: The set in parts, at least one: images, (B, ...) float, and one-hot labels, (B, classes) float.
+        parameters: u, tensors of any shape.
+        gradient: g, one tensor per parameter, of its shape.
+        lr: γ; a () tensor where a CUDA graph reads it, so that each replay can have its own.
     """
-    loss, right, number = 0.0, 0, 0
+    for u, g in zip(parameters, gradient, strict=True):
+        gamma = lr if isinstance(lr, Tensor) else u.new_full((), lr)
+        u.addcmul_(g, gamma, value=-1)  # u ← u − γ g, without a copy of γ g in memory
+
+
+def sgd(net: nn.Module, loss_fn: Loss, batches: Iterable[tuple[Tensor, Tensor]], lr: float) -> Iterator[Tensor]:
+    """Stochastic gradient descent in a plain loop, the notebook's `sgd`: one update per batch.
+
+    Args:
+        net: The network Φ, whose parameters are updated.
+        loss_fn: Maps outputs and targets, (B, classes) float, to a scalar.
+        batches: Images, (B, ...) float, and one-hot labels, (B, classes) float.
+        lr: Step size γ.
+
+    Yields:
+        The loss of each batch before its update, () float.
+    """
     for x, y in batches:
-        output = net(x)
-        loss += loss_fn(output, y) * len(x)
-        right += (output.argmax(dim=1) == y.argmax(dim=1)).sum()
-        number += len(x)
-    return float(loss) / number, float(right) / number
+        loss, gradient = loss_and_gradient(net, loss_fn, x, y)
+        descend(net.parameters(), gradient, lr)
+        yield loss
 
 
-def average_over_processes(
-    loss: Tensor, gradient: tuple[Tensor, ...], batch_size: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Loss and gradient of the union of all processes' batches, from those of each process's own batch.
+class GradientDescent(Optimizer):
+    """Plain gradient descent, `descend` by each parameter's `.grad`, as an optimizer.
 
-    DistributedDataParallel averages only what `.backward()` accumulates and never sees a gradient taken by
-    `torch.autograd.grad`: without this, every process trains a model of its own. Everything travels in one
-    reduction. Processes count by their images, so batches of unequal size give the exact mean; an empty batch
-    (whose mean is not a number) counts for nothing. Without `torch.distributed`, what came is returned.
+    As such Lightning counts its steps and saves its state, and torch's schedulers change its γ.
 
     Args:
-        loss: Mean loss of this process's batch, () float.
-        gradient: Its gradient, any shapes.
-        batch_size: Images in this process's batch, 0 or more.
-
-    Returns:
-        The mean loss over all images and its gradient, shaped as given, equal on every process.
+        params: The parameters u, as every optimizer of torch takes them.
+        lr: Step size γ.
     """
-    if not dist.is_available() or not dist.is_initialized():
-        return loss, gradient
-    values = (loss, *gradient)
-    total = torch.cat([value.reshape(-1) for value in values] + [loss.new_ones(1)]).mul_(batch_size)
-    if batch_size == 0:
-        total.zero_()
-    dist.all_reduce(total)
-    mean = total.div_(total[-1].clone())[:-1]
-    loss, *gradient = (
-        part.view_as(value)
-        for part, value in zip(mean.split([value.numel() for value in values]), values, strict=True)
-    )
-    return loss, tuple(gradient)
+
+    def __init__(self, params: Iterable[Any], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: Called first; Lightning's hooks before a step are in it.
+
+        Returns:
+            The closure's result, as torch's own optimizers return it.
+        """
+        result = closure() if closure else None
+        for group in self.param_groups:
+            parameters = [u for u in group["params"] if u.grad is not None]
+            descend(parameters, [u.grad for u in parameters], group["lr"])
+        return result

@@ -18,9 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-import mnist_mlp.cli.lightning_cli
 import mnist_mlp.data
-from mnist_mlp.cli.lightning_cli import main
+from mnist_mlp.cli.main import main
 
 # Tests run beside one another, and threads that wait for one another's cores cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -56,12 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _digits_are_made_once() -> None:
     """Saves half a second in every run."""
     mnist_mlp.data.make_digits = cache(mnist_mlp.data.make_digits)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _pictures_are_drawn_on_demand() -> None:
-    """Saves a fifth of a second in every run."""
-    mnist_mlp.cli.lightning_cli.DEFAULTS["fit"] = {"pictures.share": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -109,12 +102,13 @@ def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty directory; gives what it prints on stdout and stderr."""
+    """Runs a command in an empty directory, without pictures unless asked for; gives its stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
 
     def command(*args: object) -> tuple[str, str]:
-        main([str(arg) for arg in args])
+        pictures = [] if args[0] != "fit" or "--pictures" in args else ["--pictures", "false"]
+        main([str(arg) for arg in args] + pictures)
         return capsys.readouterr()
 
     return command

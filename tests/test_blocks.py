@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor,
 from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
-from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.batches import Batches, EvaluationBatches
 from mnist_mlp.runtime.blocks import LONGEST, Block, Blocks
-from mnist_mlp.runtime.cuda_graph import CapturedUpdates
+from mnist_mlp.runtime.cuda_graph import GraphedUpdate
+from mnist_mlp.runtime.fast_training import FastClassifier
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
 
@@ -55,6 +56,7 @@ class Run:
         ckpt_path: str | None = None,
         save: dict[str, Any] | None = None,
         callbacks: tuple[Callback, ...] = (),
+        fast: bool = True,
         **settings: Any,
     ) -> None:
         torch.manual_seed(0)
@@ -69,12 +71,12 @@ class Run:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        self.model = MLPClassifier(**{"hidden": (8,), **model})
+        self.model = (FastClassifier if fast else MLPClassifier)(**{"hidden": (8,), **model})
         self.steps: list[tuple[int, int]] = []
         # A callback would get every update.
         self.model.on_train_batch_end = lambda *args: self.steps.append((self.trainer.global_step, args[-1]))
         train = Blocks(batches, self.trainer) if in_blocks else batches
-        self.trainer.fit(self.model, train, Slices(images[:50], targets[:50], 25), ckpt_path=ckpt_path)
+        self.trainer.fit(self.model, train, EvaluationBatches(images[:50], targets[:50], 25), ckpt_path=ckpt_path)
 
 
 def assert_equal_runs(blocks: Run, plain: Run) -> None:
@@ -130,6 +132,17 @@ def test_every_loss_schedule_and_precision(schedule: str, loss: str, precision: 
     assert_equal_runs(*runs)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+def test_the_plain_classifier_makes_the_same_updates(schedule: str, tmp_path: Path) -> None:
+    model = {"schedule": schedule, "patience": 1, "max_decays": 9}
+    plain, blocks = (Run(tmp_path / f"{fast}", fast, model, fast=fast, max_epochs=3) for fast in (False, True))
+    assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
+    assert blocks.trainer.global_step == plain.trainer.global_step == 303
+    assert blocks.seen.validations == plain.seen.validations
+    logged = [[point for point in run.seen.metrics if "val/loss" in point[1]] for run in (plain, blocks)]
+    assert logged[0] == logged[1]
+
+
 @pytest.mark.parametrize("stop", [1, 60, 100, 101, 137])  # within an interval, at the ends of an epoch, in the second
 def test_a_run_in_blocks_goes_on_as_the_run_would(stop: int, tmp_path: Path) -> None:
     whole = Run(tmp_path / "whole", False, {"schedule": "inverse_sqrt"})
@@ -150,7 +163,7 @@ def test_blocks_end_where_something_is_due(tmp_path: Path) -> None:
 
 def test_a_block_gathers_its_batches_when_asked() -> None:
     batches = Batches(torch.randn(20, 3), torch.randn(20, 2), 5, seed=0)
-    shares = list(batches.shares())
+    shares = list(batches.index_batches())
     block = Block(batches, shares[:3])
     assert len(block) == 3
     for share, (x, y) in zip(shares, block, strict=False):
@@ -174,14 +187,14 @@ def test_a_callback_that_acts_on_updates_gets_every_one(tmp_path: Path) -> None:
     run = Run(tmp_path, True, {"schedule": "inverse_sqrt"}, callbacks=(average, monitor), max_epochs=1)
     assert average._average_model.n_averaged == 101
     assert len(run.steps) == 101
-    lrs = [metrics["lr-SGD"] for _, metrics in run.seen.metrics if "lr-SGD" in metrics]
+    lrs = [metrics["lr-GradientDescent"] for _, metrics in run.seen.metrics if "lr-GradientDescent" in metrics]
     assert lrs == pytest.approx([0.1 / 25**0.5, 0.1 / 50**0.5, 0.1 / 75**0.5, 0.1 / 100**0.5])
 
 
 class Replayed:
     """What a CUDA graph does, without one: captures nothing, and replays by doing it."""
 
-    def __init__(self, captured: CapturedUpdates) -> None:
+    def __init__(self, captured: GraphedUpdate) -> None:
         self.replay = captured.next_update
 
 
@@ -191,24 +204,26 @@ def test_replays_are_the_updates(
     schedule: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the graph itself, which takes a GPU."""
-    make = CapturedUpdates.__init__
+    make = GraphedUpdate.__init__
 
-    def make_without_gpu(self: CapturedUpdates, *args: Any) -> None:
+    def make_without_gpu(self: GraphedUpdate, *args: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(CapturedUpdates, "next_update", lambda self: None)
+            patch.setattr(GraphedUpdate, "next_update", lambda self: None)
             make(self, *args)
         self.graph = Replayed(self)
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(CapturedUpdates, "__init__", make_without_gpu)
+    monkeypatch.setattr(GraphedUpdate, "__init__", make_without_gpu)
     model = {"schedule": schedule, "patience": 1, "max_decays": 9}
     settings = {"precision": precision, "val_check_interval": 30, "max_epochs": 3}
     plain = Run(tmp_path, False, model, **settings)
-    monkeypatch.setattr("mnist_mlp.classifier.capturable", lambda block, _: len(block.shares[0]) == BATCH_SIZE)
+    monkeypatch.setattr(
+        "mnist_mlp.runtime.fast_training.capturable", lambda block, _: len(block.indices[0]) == BATCH_SIZE
+    )
     replays = []
-    replay = CapturedUpdates.replay
-    monkeypatch.setattr(CapturedUpdates, "replay", lambda *args: replays.append(len(args[1])) or replay(*args))
+    replay = GraphedUpdate.replay
+    monkeypatch.setattr(GraphedUpdate, "replay", lambda *args: replays.append(len(args[1])) or replay(*args))
     blocks = Run(tmp_path, True, model, **settings)
     assert sum(replays) == 303 - 25 - 3  # but for the first block, and the last batch of each epoch
     assert blocks.trainer.fit_loop.state_dict() == plain.trainer.fit_loop.state_dict()

@@ -16,9 +16,10 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from mnist_mlp import MNISTDataModule
-from mnist_mlp.batches import Batches, Slices
+from mnist_mlp.batches import Batches, EvaluationBatches
 from mnist_mlp.datasets import mnist as files
-from mnist_mlp.datasets.mnist import DataError, MNISTNotFoundError, fetch_mnist, mnist_exists, read_mnist
+from mnist_mlp.datasets.mnist import fetch_mnist, mnist_exists, read_mnist
+from mnist_mlp.errors import NotFoundError, UserError
 
 IMAGES = torch.arange(23)  # images that are their own numbers
 
@@ -86,15 +87,15 @@ def test_state_of_a_finished_epoch_leaves_nothing_out_of_the_next() -> None:
 
 
 def test_state_of_another_batch_size_is_refused() -> None:
-    with pytest.raises(DataError, match="batch_size"):
+    with pytest.raises(UserError, match="batch_size"):
         batches(batch_size=8).load_state_dict(batches().state_dict())
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_sees_every_image_once_over_all_processes(world_size: int) -> None:
-    seen = [x for r in range(world_size) for x, _ in Slices(IMAGES, -IMAGES, 5, r, world_size)]
+    seen = [x for r in range(world_size) for x, _ in EvaluationBatches(IMAGES, -IMAGES, 5, r, world_size)]
     assert sorted(torch.cat(seen).tolist()) == IMAGES.tolist()
-    assert all(len(Slices(IMAGES, -IMAGES, 5, r, world_size)) > 0 for r in range(world_size))
+    assert all(len(EvaluationBatches(IMAGES, -IMAGES, 5, r, world_size)) > 0 for r in range(world_size))
 
 
 def ready(**settings: object) -> MNISTDataModule:
@@ -186,7 +187,7 @@ def test_download_of_something_else_is_not_taken(tmp_path: Path, monkeypatch: py
         (served / name).write_bytes(gzip.compress(b"a hotel's log-in page"))
     with serve(served) as url:
         monkeypatch.setattr(MNIST, "mirrors", [url])
-        with pytest.raises(MNISTNotFoundError, match="corrupted"):
+        with pytest.raises(NotFoundError, match="corrupted"):
             fetch_mnist(tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -199,7 +200,7 @@ def test_mirror_that_never_answers_costs_the_time_limit_and_no_more(
         assert files.TIME_TO_REACH == 15
         monkeypatch.setattr(files, "TIME_TO_REACH", 1.0)
         started = time.monotonic()
-        with pytest.raises(MNISTNotFoundError, match="no mirror"):
+        with pytest.raises(NotFoundError, match="no mirror"):
             fetch_mnist(tmp_path / "data")
         assert 0.9 < time.monotonic() - started < 5
 
@@ -222,7 +223,7 @@ def test_broken_archive_is_named_and_never_trained_on(
 ) -> None:
     path = put_archives(archives, tmp_path) / name
     break_file(path, damage)
-    with pytest.raises(DataError, match=rf"{name}.*delete it"):
+    with pytest.raises(UserError, match=rf"{name}.*delete it"):
         MNISTDataModule(data_dir=tmp_path).prepare_data()
     assert not mnist_exists(tmp_path)
 
@@ -232,7 +233,7 @@ def test_broken_extracted_file_is_named_and_never_trained_on(damage: str, archiv
     raw = put_archives(archives, tmp_path)
     fetch_mnist(tmp_path)
     break_file(raw / "t10k-labels-idx1-ubyte", damage)
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte .*delete it"):
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte .*delete it"):
         MNISTDataModule(data_dir=tmp_path).prepare_data()
     (raw / "t10k-labels-idx1-ubyte").unlink()  # what the message says
     MNISTDataModule(data_dir=tmp_path).prepare_data()
@@ -263,12 +264,12 @@ def test_auto_without_mnist_and_network_takes_the_digits_and_says_so(tmp_path: P
 
 
 def test_mnist_asked_for_and_not_to_be_had_is_an_error(tmp_path: Path, no_mirrors: None) -> None:
-    with pytest.raises(MNISTNotFoundError, match=r"train-images-idx3-ubyte.gz.*--data.source digits"):
+    with pytest.raises(NotFoundError, match=r"train-images-idx3-ubyte.gz.*--data.source digits"):
         ready(data_dir=tmp_path / "data", source="mnist")
 
 
 def test_mnist_asked_for_is_never_replaced(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="prepare_data"):
+    with pytest.raises(UserError, match="prepare_data"):
         MNISTDataModule(data_dir=tmp_path, source="mnist").setup("fit")
 
 
@@ -278,20 +279,23 @@ def test_digits_need_no_directory(tmp_path: Path) -> None:
     assert ready(data_dir=file / "data", source="digits").dataset == "digits"
 
 
-def test_batches_are_in_blocks_only_for_a_module_that_takes_them() -> None:
-    class Plain(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
+class Plain(LightningModule):
+    """A module of somebody else's, which takes batches."""
 
-        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-            x, y = batch
-            assert x.shape == (1000, 1, 28, 28)
-            assert y.shape == (1000, 10)
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
 
-        def configure_optimizers(self) -> None:
-            return None
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch
+        assert x.shape == (1000, 1, 28, 28)
+        assert y.shape == (1000, 10)
 
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def test_the_data_serve_any_module() -> None:
     trainer = Trainer(max_steps=2, limit_train_batches=2, max_epochs=1, accelerator="cpu", logger=False)
     trainer.fit(Plain(), MNISTDataModule(source="digits", batch_size=1000))
     assert trainer.fit_loop.epoch_loop.batch_progress.total.completed == 2

@@ -9,7 +9,7 @@ from torch import Tensor
 from mnist_mlp import MNISTDataModule
 from mnist_mlp.batches import Batches
 from mnist_mlp.datasets.distortion import Distortion
-from mnist_mlp.datasets.mnist import DataError
+from mnist_mlp.errors import UserError
 
 STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3}
 N = 4000
@@ -139,7 +139,7 @@ def test_extreme_strengths_give_finite_numbers(extreme: dict[str, float]) -> Non
 def test_a_strength_out_of_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is"):
         Distortion(**{name: value})
-    with pytest.raises(DataError, match=f"--data.{name} is"):
+    with pytest.raises(UserError, match=f"--data.{name} is"):
         MNISTDataModule(distort=True, **{name: value})
 
 

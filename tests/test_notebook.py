@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn.functional import softplus
 
 from mnist_mlp import LOSSES, MLP, MNISTDataModule, loss_and_gradient
 from mnist_mlp.batches import Batches
+from mnist_mlp.gradient import sgd
 
 CONFIGS = ROOT / "configs"
 
@@ -258,14 +260,7 @@ def test_notebooks_run_classifies_93_to_94_percent(mnist_dir: Path, run: Run) ->
 def losses_of(data: MNISTDataModule, lr: float, updates: int, loss: str = "mse") -> list[float]:
     """The losses of the first updates at a constant step size."""
     torch.manual_seed(0)
-    net, losses = MLP(), []
-    for _, (x, y) in zip(range(updates), data.train_dataloader(), strict=False):
-        value, gradient = loss_and_gradient(net, LOSSES[loss], x, y)
-        losses.append(value.item())
-        with torch.no_grad():
-            for variable, derivative in zip(net.parameters(), gradient, strict=True):
-                variable -= lr * derivative
-    return losses
+    return [value.item() for value in sgd(MLP(), LOSSES[loss], islice(data.train_dataloader(), updates), lr)]
 
 
 def test_step_sizes_of_a_tenth_and_one_descend_fast_and_ten_gives_nan(mnist: MNISTDataModule) -> None:
@@ -276,10 +271,10 @@ def test_step_sizes_of_a_tenth_and_one_descend_fast_and_ten_gives_nan(mnist: MNI
 
 
 def test_cross_entropy_settles_at_guessing_with_too_large_a_step_size(mnist: MNISTDataModule) -> None:
-    """Single batches scatter about ln 10, some of them below it: what holds is that they do so on average.
+    """Single batches scatter about ln 10, some of them below it, so that only their average tells.
 
-    With 1 too the path is a matter of rounding, but in the end it leads below.
+    It can come down to the entropy of the labels, 0.999 ln 10, which takes nothing but how frequent each digit is.
     """
     final = {lr: losses_of(mnist, lr, updates=100, loss="cross_entropy")[90:] for lr in (1.0, 10.0)}
-    assert sum(final[1.0]) / 10 < math.log(10) < sum(final[10.0]) / 10
+    assert sum(final[1.0]) / 10 < 0.99 * math.log(10) < sum(final[10.0]) / 10
     assert all(map(math.isfinite, final[10.0]))

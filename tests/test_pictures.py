@@ -79,7 +79,7 @@ def steps(events: list[Any]) -> list[int]:
 
 
 def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., EventAccumulator]) -> None:
-    (event,) = pages("--data.distort", "true", "--pictures.share", 1).Images("pictures/deformations")
+    (event,) = pages("--data.distort", "true", "--pictures", "true").Images("pictures/deformations")
     assert event.step == 0
     pixels, side = picture(event)[0], 28 * 3 + 2
     digits = [pixels[i * side + 2 : (i + 1) * side, j * side + 2 : (j + 1) * side] for i in range(3) for j in range(7)]
@@ -89,7 +89,7 @@ def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., Ev
 
 
 def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAccumulator]) -> None:
-    found = pages("--pictures.share", 1)
+    found = pages("--pictures", "true")
     assert found.Tags()["graph"]
     assert set(found.Tags()["images"]) == {f"pictures/{name}" for name in ("batch", "weights", "errors", "confusion")}
     (batch,) = found.Images("pictures/batch")
@@ -111,14 +111,8 @@ def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAc
         assert gradients[-1].histogram_value.sum_squares > 0
 
 
-def test_pictures_take_their_share_of_the_time(pages: Callable[..., EventAccumulator]) -> None:
-    found = pages("--pictures.share", 0.02)
-    assert set(found.Tags()["images"]) == {"pictures/batch", "pictures/weights"}  # a second is too short for more
-    assert steps(found.Images("pictures/weights")) == [0, 164]
-
-
 def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
-    found = pages("--pictures.share", 0)
+    found = pages("--pictures", "false")
     assert not found.Tags()["images"]
     assert not found.Tags()["histograms"]
     assert not found.Tags()["graph"]
@@ -137,14 +131,14 @@ def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
     ids=lambda options: options[0],
 )
 def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Callable[..., EventAccumulator]) -> None:
-    found = pages("--pictures.share", 1, *options)
+    found = pages("--pictures", "true", *options)
     assert ("pictures/errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
     assert len(found.Images("pictures/weights")) == 4
 
 
 def test_a_run_that_goes_on_keeps_its_pictures(pages: Callable[..., EventAccumulator], run: Run) -> None:
-    pages("--pictures.share", 1, "--trainer.max_epochs", 1)
-    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    pages("--pictures", "true", "--trainer.max_epochs", 1)
+    run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--pictures", "true")
     accumulator = EventAccumulator(str(RUNS / "version_0"), {"images": 0})
     accumulator.Reload()
     assert steps(accumulator.Images("pictures/weights")) == [0, 54, 109]

@@ -16,8 +16,8 @@ import torch
 from conftest import RUNS, Run, assert_same_parameters, checkpoint, run_apart, scalars
 from lightning.pytorch import Trainer
 
-from mnist_mlp.cli.lightning_cli import main
-from mnist_mlp.runtime.signals import LastCheckpoint
+from mnist_mlp.cli.main import main
+from mnist_mlp.runtime.last_checkpoint import LastCheckpoint
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 FIT = [sys.executable, "-m", "mnist_mlp", "fit"]
@@ -199,7 +199,7 @@ def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypa
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
-    fit = f"{sys.executable} -m mnist_mlp fit --data.source digits --data.batch_size 1000 --model.hidden [500]"
+    fit = f"{sys.executable} -m mnist_mlp fit --data.source digits --data.batch_size 1000 --pictures false"
     script = (
         f"mount -t tmpfs -o size=4m tmpfs {disk} || exit 77\n"
         f"cd {disk}; {fit} --trainer.max_epochs 3; code=$?; cp -r lightning_logs {kept}; exit $code"

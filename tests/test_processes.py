@@ -19,7 +19,7 @@ import sys
 import torch
 import torch.distributed as dist
 from mnist_mlp import MLPClassifier
-from mnist_mlp.cli.lightning_cli import main
+from mnist_mlp.cli.main import main
 
 def compare(self):
     """Asserts that all processes hold the same parameters, bit for bit."""
@@ -41,7 +41,7 @@ def test_processes_are_one_with_the_whole_batch(processes: int, run: Run, tmp_pa
     whole, val_size = 520, 60_000 - 115 * 520 - 2
     options = [*DIGITS, "--data.val_size", val_size, "--trainer.max_epochs", 1]
     run("fit", *options, "--data.batch_size", whole)
-    options += ["--trainer.devices", processes, "--pictures.share", 1, "--data.batch_size", whole // processes]
+    options += ["--trainer.devices", processes, "--pictures", "true", "--data.batch_size", whole // processes]
     run_apart("fit", *options, program=("ranks.py",))
     assert len(list(tmp_path.glob("equal_*"))) == processes
     one, many = (checkpoint(version=version) for version in (0, 1))

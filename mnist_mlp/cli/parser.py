@@ -1,8 +1,11 @@
-"""The words of the command line: its help, in our own words, and its errors, one line each."""
+"""The parser of every command: help that shows what matters, and errors in one line."""
 
 import argparse
+import copy
 import re
 import sys
+from collections.abc import Collection
+from functools import partial
 from typing import Any, NoReturn
 
 import yaml
@@ -10,90 +13,120 @@ from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_mlp.cli.commands import COMMANDS, has_part
+from mnist_mlp.command_lines import UNUSED
 
-SHOWN = {  # the options beyond --model and --data that --help explains, in our own words
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
+LIBRARY_GROUPS = ("trainer", "checkpoint", "last", "optimizer", "lr_scheduler")  # documented by their libraries
+HELP = {  # of the options in these groups that --help shows, and of Lightning's own
     "config": "YAML file of settings; later arguments overrule it.",
     "print_config": "Print all settings, as such a file, and exit.",
     "seed_everything": "Draws weights, split and batches.",
     "trainer.max_epochs": "Passes through the training images.",
     "trainer.max_steps": "Updates, or -1 for any number.",
-    "trainer.accelerator": "cpu, gpu, or auto for what there is.",
+    "trainer.accelerator": "cpu, gpu, or auto for a GPU if there is one.",
     "trainer.devices": "Processes, each with batches of its own.",
     "trainer.precision": "32-true, the default, or bf16-mixed.",
     "trainer.log_every_n_steps": "Updates between points of the curves.",
-    "trainer.enable_progress_bar": "By default on a terminal; elsewhere lines.",
-    "trainer.default_root_dir": "Where lightning_logs goes; by default here.",
-    "optimizer": "A torch optimizer instead of plain SGD, for example Adam, with --optimizer.lr and so on.",
-    "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size 1.",
-    "ckpt_path": "A path or URL, or best or last of the newest run under lightning_logs that has one.",
+    "trainer.default_root_dir": "Parent of lightning_logs; by default here.",
+    "optimizer": "Another optimizer of torch, as Adam with --optimizer.lr.",
+    "lr_scheduler": "A scheduler of torch, stepped every epoch, as StepLR with --lr_scheduler.step_size.",
+    "ckpt_path": "A path, a URL, or best or last of the newest run.",
 }
-HIDDEN = re.compile(r"(trainer|checkpoint|last|optimizer|lr_scheduler)\b|(model|data|pictures)$|data\.seed")
-GROUPS = ("model", "data", "trainer", "pictures", "checkpoint", "last")  # of settings
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
-EPILOG = (
-    "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
-    "--checkpoint.NAME for best.ckpt and --last.NAME for last.ckpt: --print_config lists them, "
-    "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
-)
-FOLDER = (
-    "Tables (CSV), a picture (PNG) and the curves for TensorBoard go into a new folder under lightning_logs, which is "
-    "named at the end."
-)
-
-
-class UserError(ValueError):
-    """The arguments cannot be used; the message is one line that names the option."""
+TITLES = {  # of the groups of options
+    "model": "Network, loss and step size",
+    "data": "Data",
+    "trainer": "Lightning's Trainer",
+    "optimizer": "Another update rule",
+    "lr_scheduler": "A step size that changes",
+    **dict.fromkeys(("fit", "validate", "test", "predict"), "Checkpoint"),
+}
+HIDDEN = ("model", "data", "data.seed", "optimizer.help", "lr_scheduler.help", "verbose")
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Shows what an option means and its default, not the Python type behind it."""
+    """Shows meanings and defaults, not Python's types, of the options that a command uses and this project explains.
+
+    Args:
+        unused: Options to leave out.
+        kwargs: As for jsonargparse's formatter.
+    """
+
+    def __init__(self, unused: Collection[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.unused = unused
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         return text if action.default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
 
+    def add_argument(self, action: argparse.Action) -> None:
+        """Add an option to the help, in this project's words where it has any."""
+        library = action.dest.split(".")[0] in LIBRARY_GROUPS and action.dest not in HELP
+        if library or action.dest in HIDDEN or action.dest in self.unused:
+            return
+        if action.dest in HELP:
+            action = copy.copy(action)
+            action.help = HELP[action.dest]
+        super().add_argument(action)
+
 
 class Parser(LightningArgumentParser):
-    """An argument parser whose help is short and whose errors are one line."""
+    """An argument parser whose help is short and whose errors are one line.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=HelpFormatter, **kwargs)
+    Args:
+        command: The command whose options it parses, if it is one command's.
+        kwargs: As for Lightning's parser.
+    """
+
+    def __init__(self, command: str | None = None, **kwargs: Any) -> None:
+        self.command = command
+        super().__init__(**kwargs)
+
+    def format_help(self) -> str:
+        """The help of the command's own options, in groups under this project's titles."""
+        self.formatter_class = partial(HelpFormatter, UNUSED.get(self.command or "", ()))
+        for name, title in TITLES.items():
+            if name in self.groups:
+                self.groups[name].title = title
+        return super().format_help()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints the message and ends with exit code 2."""
-        message = re.sub(rf'Parser key "(?:(?:{"|".join(COMMANDS)})\.)?([^"]+)":', r"--\1:", message)
+        """Print the message in terms of the command line, and end with exit code 2."""
+        message = re.sub(r'Parser key "([^"]+)":', lambda key: f"--{without_command(key[1])}:", message)
         message = message.replace(" and v<", " and <")
         for pattern, plain in (
             (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
             (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
-            (r"Expected a <class 'tuple'>. Got value: (.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
+            (
+                r"Expected a <class '[\w.]*Sequence'>. Got value: (.*)",
+                r"must be a list such as [500] or [0.1,1], not '\1'",
+            ),
             (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
             (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
         ):
             message = re.sub(pattern, plain, message)
         fail(message)
 
-    def format_help(self) -> str:
-        """The help without the options that would bury our own.
 
-        They are hidden no sooner, because jsonargparse leaves hidden options out of the settings that it saves.
-        """
-        for action in self._actions:
-            if not has_part(self.prog.split()[-1], action.dest):
-                action.help = argparse.SUPPRESS
-            elif action.dest in SHOWN:
-                action.help = SHOWN[action.dest]
-            elif HIDDEN.match(action.dest):
-                action.help = argparse.SUPPRESS
-        return super().format_help()
+def without_command(key: str) -> str:
+    """`model.lr` for the key `fit.model.lr`."""
+    first, _, rest = key.partition(".")
+    return rest if first in ("fit", "validate", "test", "predict") and rest else key
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End with one line on stderr and an exit code."""
+    message = re.sub(r"`?Trainer\((\w+)=(.*?)\)`?", r"--trainer.\1 \2", message)
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
 
 
 yaml_value = get_loader("yaml")
 
 
 def without_empty_groups(text: str) -> Any:
-    """What YAML says, but a group of settings that are all commented out is as if it were not there.
+    """Load YAML, leaving out groups of settings whose lines are all commented out.
 
     jsonargparse takes `trainer:` alone for no trainer at all.
 
@@ -104,16 +137,10 @@ def without_empty_groups(text: str) -> Any:
     def fill(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {key: fill(item) for key, item in value.items() if item is not None or key not in GROUPS}
+        groups = ("model", "data", *LIBRARY_GROUPS)
+        return {key: fill(item) for key, item in value.items() if item is not None or key not in groups}
 
     return fill(yaml_value(text))
 
 
 set_loader("yaml", without_empty_groups, (yaml.YAMLError,))
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    """Ends with one line on stderr and an exit code."""
-    message = re.sub(r"`?Trainer\((\w+)=(.*?)\)`?", r"--trainer.\1 \2", message)
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)

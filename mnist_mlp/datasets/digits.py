@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mnist_mlp.datasets.distortion import Distortion
+from mnist_mlp.datasets.mnist import TEST_SIZE, TRAIN_SIZE
 
-TRAIN_SIZE, TEST_SIZE = 60_000, 10_000  # those of MNIST
 TEST_FRACTION = 1 / 7  # of the originals, MNIST's own ratio
 MILD = Distortion(rotation=12, scale=0.1, shear=0.2, shift=2)  # leaves every digit legible
 

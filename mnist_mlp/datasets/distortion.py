@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist_mlp.errors import UserError
+
 NEGLIGIBLE = 1e-4  # share of the strongest mode's variance, below which a mode of the elastic field is left out
 STRENGTHS = {  # the lowest and the highest that make sense, for images of 28 by 28 pixels
     "rotation": (0, 180),
@@ -40,7 +42,7 @@ class Distortion:
         device: Where the images are.
 
     Raises:
-        ValueError: A strength is out of its range, which the message names.
+        UserError: A strength is out of its range, which the message names.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Distortion:
         given = (rotation, scale, shear, shift, elastic, sigma)
         for (name, (low, high)), value in zip(STRENGTHS.items(), given, strict=True):
             if not low <= value <= high:
-                raise ValueError(f"{name} is {value:g}: it must be from {low} to {high}")
+                raise UserError(f"--data.{name} is {value:g}: it must be from {low} to {high}")
         self.rotation, self.scale, self.shear, self.shift, self.elastic = rotation, scale, shear, shift, elastic
         self.background, self.size = background, size
         pixels = torch.arange(size, dtype=torch.float64)

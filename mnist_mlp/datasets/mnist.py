@@ -15,6 +15,10 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity
 
+from mnist_mlp.errors import NotFoundError, UserError
+
+TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
+
 # Size in bytes and MD5 of each file as torchvision extracts it; torchvision itself knows only the archives' MD5
 # and looks no further than whether the extracted files exist.
 EXTRACTED = {
@@ -24,14 +28,6 @@ EXTRACTED = {
     "t10k-labels-idx1-ubyte": (10_008, "27ae3e4e09519cfbb04c329615203637"),
 }
 TIME_TO_REACH = 15.0  # seconds, for all mirrors together
-
-
-class DataError(ValueError):
-    """The data cannot be used as asked; the message says in one line what is wrong and what to do."""
-
-
-class MNISTNotFoundError(DataError):
-    """MNIST is not in the data directory and cannot be downloaded."""
 
 
 def raw_folder(data_dir: str | Path) -> Path:
@@ -70,8 +66,8 @@ def fetch_mnist(data_dir: str | Path) -> None:
         data_dir: Made if it does not exist.
 
     Raises:
-        MNISTNotFoundError: A file is missing and no mirror answered within 15 seconds, or its download failed.
-        DataError: A file is broken, or the directory cannot be written.
+        NotFoundError: A file is missing and no mirror answered within 15 seconds, or its download failed.
+        UserError: A file is broken, or the directory cannot be written.
     """
     raw = raw_folder(data_dir)
     if verify_files(raw):
@@ -90,13 +86,13 @@ def fetch_mnist(data_dir: str | Path) -> None:
             MNIST(root, download=True)  # extracts
             for path in scratch.iterdir():
                 path.replace(raw / path.name)
-    except (OSError, DataError) as error:
+    except (OSError, UserError) as error:
         for folder in new:
             with suppress(OSError):
                 folder.rmdir()
-        if isinstance(error, DataError):
+        if isinstance(error, UserError):
             raise
-        raise DataError(f"--data.data_dir {data_dir} cannot be written: {error}") from None
+        raise UserError(f"--data.data_dir {data_dir} cannot be written: {error}") from None
 
 
 def verify_files(raw: Path) -> bool:
@@ -106,7 +102,7 @@ def verify_files(raw: Path) -> bool:
         Whether all four extracted files are there.
 
     Raises:
-        DataError: A file is not what it should be.
+        UserError: A file is not what it should be.
     """
     checksums = {name: md5 for name, (_, md5) in EXTRACTED.items()} | dict(MNIST.resources)
     for name, md5 in checksums.items():
@@ -114,10 +110,10 @@ def verify_files(raw: Path) -> bool:
         try:
             broken = path.exists() and not check_integrity(path, md5)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
         if broken:
             size = f"{path.stat().st_size:,} bytes"
-            raise DataError(
+            raise UserError(
                 f"{path} is not MNIST's (truncated, corrupted or foreign; {size}, wrong MD5): delete it and run again"
             )
     return all((raw / name).exists() for name in EXTRACTED)
@@ -127,13 +123,13 @@ def download_archives(root: str, raw: Path) -> None:
     """Downloads the archives that are missing under `root`, on a terminal with torchvision's progress bars.
 
     Raises:
-        MNISTNotFoundError: No mirror answered in time, or the download broke off.
+        NotFoundError: No mirror answered in time, or the download broke off.
     """
     names = ", ".join(name for name, _ in MNIST.resources)
     remedy = f"put {names} into {raw}, or use --data.source digits"
     print(f"MNIST is not in {raw}: trying its mirrors for {TIME_TO_REACH:.0f} s at most", file=sys.stderr)
     if not mirrors_answer():
-        raise MNISTNotFoundError(f"MNIST is not in {raw} and no mirror of it can be reached: {remedy}")
+        raise NotFoundError(f"MNIST is not in {raw} and no mirror of it can be reached: {remedy}")
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIME_TO_REACH)  # torchvision sets none, so a stalled download would never end
     bars = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
@@ -142,7 +138,7 @@ def download_archives(root: str, raw: Path) -> None:
             MNIST(root, download=True)
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise MNISTNotFoundError(f"the download of MNIST failed ({reason}): {remedy}") from None
+        raise NotFoundError(f"the download of MNIST failed ({reason}): {remedy}") from None
     finally:
         socket.setdefaulttimeout(patience)
     print("MNIST has been downloaded", file=sys.stderr)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_mlp.datasets.mnist import DataError
+from mnist_mlp.errors import UserError
 
 LONGEST = 400  # pixels of a side that are looked at: more would be slow and bring nothing
 SIDE, BOX = 28, 20  # of an image of MNIST, and of the digit in it
@@ -20,10 +20,6 @@ FAINTEST = 32  # of 255, between the digit and its background
 LIGHT, DARK = 0.3, 0.7  # of the strongest contrast: what counts as background, and as ink
 # What Pillow does not read itself: EPS it gives to another program, and for the others it has no reader.
 FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")
-
-
-class ImageError(DataError):
-    """An image cannot be used; the message says in one line why."""
 
 
 def formats() -> list[str]:
@@ -67,7 +63,7 @@ def read_images(paths: Iterable[Path]) -> dict[Path, Tensor]:
     for path in tqdm(paths, "reading images", disable=None, leave=False):
         try:
             images[path] = read_image(path)
-        except ImageError as error:
+        except UserError as error:
             print("error:", error, file=sys.stderr)
     return images
 
@@ -103,24 +99,24 @@ def read_image(path: str | Path) -> Tensor:
         (28, 28) uint8, white on black, as `to_mnist` makes it.
 
     Raises:
-        ImageError: It is no image, damaged, too large or blank.
+        UserError: It is no image, damaged, too large or blank.
     """
     if not Path(path).is_file():
-        raise ImageError(f"{path}: no image in that folder" if Path(path).is_dir() else f"{path}: no such file")
+        raise UserError(f"{path}: no image in that folder" if Path(path).is_dir() else f"{path}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=formats()) as image:
                 image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+        raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image in a format that Pillow reads") from None
+        raise UserError(f"{path}: not an image in a format that Pillow reads") from None
     except Exception as error:  # each of Pillow's readers has its own for what is damaged
-        raise ImageError(f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
     digit = to_mnist(ImageOps.exif_transpose(image))
     if digit is None:
-        raise ImageError(f"{path}: blank")
+        raise UserError(f"{path}: blank")
     return digit
 
 

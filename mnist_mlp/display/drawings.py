@@ -1,4 +1,4 @@
-"""Pictures of digits and of what a network makes of them, for TensorBoard and for files."""
+"""Drawings of digits, weights and errors, for TensorBoard and for files."""
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,8 @@ SHOWN = 100  # units of the first layer, and images of a batch, at most
 WORST = 60  # validation errors, at most
 
 
-def deformations(datamodule: MNISTDataModule) -> Tensor:
-    """A training image, and 20 deformations of it, in 3 rows of 7.
+def draw_deformations(datamodule: MNISTDataModule) -> Tensor:
+    """Draw a training image and 20 deformations of it, in 3 rows of 7.
 
     Args:
         datamodule: After a setup for `fit`, with `distort`.
@@ -25,15 +25,15 @@ def deformations(datamodule: MNISTDataModule) -> Tensor:
     Returns:
         (3, H, W) float32 in 0..1.
     """
-    distortion = datamodule.distortion()
     image = datamodule.train_set[0][:1]
+    distortion = datamodule.distortion(image.device)
     deformed = distortion(image.expand(20, -1, -1, -1), distortion.draw(20, seed=0))
     pixels = torch.cat((image, deformed)).cpu() * STD + MEAN
     return make_grid(F.interpolate(pixels, scale_factor=PIXEL), nrow=7, pad_value=0.5).clamp(0, 1)
 
 
-def images_of_batch(images: Tensor) -> Tensor:
-    """The images of an update as the network sees them, 100 of them at most.
+def draw_digits(images: Tensor) -> Tensor:
+    """Draw up to 100 images of an update as the network sees them.
 
     Args:
         images: (B, 1, 28, 28) float.
@@ -44,8 +44,8 @@ def images_of_batch(images: Tensor) -> Tensor:
     return make_grid(images[:SHOWN].float().cpu() * STD + MEAN, nrow=10, pad_value=0.5).clamp(0, 1)
 
 
-def weights(weight: Tensor) -> Tensor:
-    """What each unit of the first layer looks for: its weights as an image, for the first 100 units.
+def draw_weights(weight: Tensor) -> Tensor:
+    """Draw the incoming weights of up to 100 units of the first layer, each as an image.
 
     Args:
         weight: (units, 784) float.
@@ -58,9 +58,9 @@ def weights(weight: Tensor) -> Tensor:
 
 
 def mosaic(images: Tensor, columns: int) -> Tensor:
-    """Images in rows, each with space for words above it.
+    """Arrange images in rows, each with space for words above it.
 
-    One picture of all: as many as a network gets wrong at first would take matplotlib minutes one by one.
+    All in one picture: matplotlib would take minutes to draw the many errors of a new network one by one.
 
     Args:
         images: (N, 1, 28, 28) float, in -0.5..3.
@@ -76,7 +76,7 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
 
 
 def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str, columns: int = 20) -> Figure:
-    """Draws images that a network classifies wrongly, each under its label, the prediction and the latter's score.
+    """Draw images that a network classifies wrongly, each under its label, the prediction and the latter's score.
 
     Args:
         images: (N, 1, 28, 28) float32 as the network takes them.
@@ -103,7 +103,7 @@ def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str, colu
 
 
 def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
-    """Draws the images whose label has the lowest scores of all that are classified wrongly.
+    """Draw the wrongly classified images whose label has the lowest scores.
 
     Args:
         images: (N, 1, 28, 28) float32 as the network takes them.
@@ -118,7 +118,7 @@ def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
 
 
 def draw_confusion(labels: Tensor, scores: Tensor) -> Figure:
-    """Draws how many images of each digit are taken for which one.
+    """Draw how many images of each digit are classified as which one.
 
     Args:
         labels: (N,) int64.

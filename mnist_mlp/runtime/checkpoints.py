@@ -1,35 +1,32 @@
 """Checkpoints: finding the newest, and loading them without ever running code from them."""
 
 import atexit
+import inspect
 import pickle
 import sys
 import tempfile
 import zipfile
+from collections.abc import Collection, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.errors import UserError
+
 LOGS = "lightning_logs"  # the folder of the runs
-NEEDED = {  # what this project reads from a checkpoint, beside what Lightning reads
-    "state_dict": set(),
-    "hyper_parameters": {
-        *("hidden", "activation", "loss", "lr"),
-        *("schedule", "monitor", "patience", "decay", "max_decays"),
-    },
-    "datamodule_hyper_parameters": {"batch_size", "val_size", "seed", "source", "data_dir"},
-    "MNISTDataModule": {"dataset"},
+SETTINGS = {  # of a checkpoint: the settings that every command needs
+    "hyper_parameters": inspect.signature(MLPClassifier).parameters.keys(),
+    "datamodule_hyper_parameters": inspect.signature(MNISTDataModule).parameters.keys() | {"dataset"},
 }
-TO_RESUME = {"loops": {"fit_loop"}, "callbacks": set()}  # what else `fit` goes on from
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is not there or cannot be used; the message says in one line why and what to do."""
+STATE_OF_TRAINING = {"loops": {"fit_loop"}, "callbacks": set()}  # what `fit` needs besides to resume
 
 
 def find_checkpoint(name: str, log_dir: Path) -> str:
-    """What `--ckpt_path` means: a path as it is, a URL downloaded, `best` or `last` in the newest run that has one.
+    """Resolve `--ckpt_path`: a path stays, a URL is downloaded, `best` and `last` are found in the newest run.
 
     Args:
         name: `best`, `last`, a path or a URL.
@@ -39,33 +36,28 @@ def find_checkpoint(name: str, log_dir: Path) -> str:
         A path.
 
     Raises:
-        CheckpointError: No run has such a checkpoint, no file is at the path, or the URL cannot be had.
+        UserError: No run has such a checkpoint, there is no file at the path, or the download fails.
     """
     if name in ("best", "last"):
-        runs = {which: sorted(log_dir.glob(f"*/checkpoints/{which}.ckpt"), key=age) for which in ("best", "last")}
-        if runs[name]:
-            return str(runs[name][-1])
-        remedy = "use --ckpt_path last" if runs["last"] else "run fit first, or give a path"
-        raise CheckpointError(f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: {remedy}")
+        found = {kind: list(log_dir.glob(f"*/checkpoints/{kind}.ckpt")) for kind in ("best", "last")}
+        if found[name]:
+            return str(max(found[name], key=lambda path: path.stat().st_mtime_ns))
+        remedy = "use --ckpt_path last" if found["last"] else "run fit first, or give a path"
+        raise UserError(f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: {remedy}")
     if name.startswith(("http://", "https://")):
         return download_checkpoint(name)
     if not Path(name).is_file():
-        raise CheckpointError(f"--ckpt_path {name}: no such file: give a path, a URL, best or last")
+        raise UserError(f"--ckpt_path {name}: no such file: give a path, a URL, best or last")
     return name
 
 
-def age(path: Path) -> int:
-    """When a file was last written, in nanoseconds."""
-    return path.stat().st_mtime_ns
-
-
 def download_checkpoint(url: str) -> str:
-    """Downloads a checkpoint to a file that is removed when the program ends.
+    """Download a checkpoint to a file that is removed when the program ends.
 
-    Lightning's own download unpickles whatever comes, and serves a file of the same name from its cache.
+    Lightning's own download unpickles any object, and serves a file of the same name from its cache.
 
     Raises:
-        CheckpointError: It cannot be had.
+        UserError: The download fails.
     """
     folder = tempfile.TemporaryDirectory(prefix="mnist_mlp-")
     atexit.register(folder.cleanup)
@@ -73,43 +65,43 @@ def download_checkpoint(url: str) -> str:
     try:
         torch.hub.download_url_to_file(url, path, progress=sys.stderr.isatty())
     except (OSError, ValueError, HTTPException) as error:
-        raise CheckpointError(f"--ckpt_path {url}: cannot be downloaded ({error})") from None
+        raise UserError(f"--ckpt_path {url}: cannot be downloaded ({error})") from None
     print(f"{url} is downloaded to {path}", file=sys.stderr)
     return path
 
 
 def load_checkpoint(path: str, to_resume: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint of `fit`, on the CPU: tensors and plain values.
+    """Load a checkpoint that `fit` saved, on the CPU, as tensors and plain values only.
 
     Args:
         path: A file.
-        to_resume: Whether the state of training is needed too.
+        to_resume: Whether to require the state of training too.
 
     Raises:
-        CheckpointError: It is not such a checkpoint, is damaged, or holds anything that would have to be executed.
+        UserError: It is no such checkpoint, is damaged, or holds code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not look at the checksums of what it reads
         checkpoint = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise CheckpointError(
+        raise UserError(
             f"--ckpt_path {path}: it holds more than tensors and plain values, which could run code: not loaded"
         ) from None
-    except Exception as error:  # whatever broken bytes may cause, and that differs between versions of torch
+    except Exception as error:  # broken bytes raise many kinds, which differ between versions of torch
         damaged = str(error).strip().split("\n")[0][:200] or type(error).__name__
     if damaged:
-        raise CheckpointError(f"--ckpt_path {path}: not a checkpoint, or damaged ({damaged})")
-    if not holds(checkpoint, NEEDED):
-        raise CheckpointError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
-    if to_resume and not holds(checkpoint, TO_RESUME):
-        raise CheckpointError(f"--ckpt_path {path}: it holds parameters alone and no state of training to go on with")
+        raise UserError(f"--ckpt_path {path}: not a checkpoint, or damaged ({damaged})")
+    if not holds(checkpoint, {"state_dict": set(), **SETTINGS}):
+        raise UserError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
+    if to_resume and not holds(checkpoint, STATE_OF_TRAINING):
+        raise UserError(f"--ckpt_path {path}: it holds parameters alone and no state of training to go on with")
     return checkpoint
 
 
-def holds(checkpoint: Any, needed: dict[str, set[str]]) -> bool:
-    """Whether a checkpoint has all parts, and they all names."""
+def holds(checkpoint: Any, needed: Mapping[str, Collection[str]]) -> bool:
+    """Whether a checkpoint has all parts, and each part all its names."""
     try:
-        return all(names <= checkpoint[part].keys() for part, names in needed.items())
+        return all(set(names) <= checkpoint[part].keys() for part, names in needed.items())
     except (AttributeError, KeyError, TypeError):  # it is no dictionary of dictionaries
         return False

@@ -1,4 +1,4 @@
-"""Updates that a GPU repeats by itself: the first is captured in a CUDA graph, the others are its replays."""
+"""Updates replayed from a CUDA graph: the first is captured, and the GPU repeats it without the host's launches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,41 +8,43 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import LONGEST, Block
 
 
 def capturable(block: Block, optimizer: Optimizer) -> bool:
-    """Whether the updates from a block can be replayed: on a GPU, from whole batches, in one process.
+    """Whether updates from a block can be replayed: on a GPU, from batches of the usual size, in one process.
 
-    And by an optimizer whose step reads nothing on the host: of torch's, a fused SGD, and those that are made with
+    And by an optimizer whose step reads nothing on the host: ours, a fused SGD, and those made with
     `capturable=True`. The checks that `detect_anomaly` and `deterministic` add do read on the host.
     """
     batches = block.batches
-    if not batches.images.is_cuda or len(block.shares[0]) < batches.whole_batch_size or dist.is_initialized():
+    if not batches.images.is_cuda or len(block.indices[0]) < batches.whole_batch_size or dist.is_initialized():
         return False
     if torch.is_anomaly_enabled() or torch.are_deterministic_algorithms_enabled():
         return False
     groups = optimizer.param_groups
-    return len(groups) == 1 and bool(groups[0].get("capturable", groups[0].get("fused")))
+    without_host = isinstance(optimizer, GradientDescent) or groups[0].get("capturable", groups[0].get("fused"))
+    return len(groups) == 1 and bool(without_host)
 
 
 def constants(optimizer: Optimizer) -> dict[str, Any]:
-    """What an optimizer's step goes by besides its step size: momentum and the like."""
+    """An optimizer's settings besides its step size: momentum and the like."""
     (group,) = optimizer.param_groups
     return {name: value for name, value in group.items() if name not in ("params", "lr")}
 
 
-class CapturedUpdates:
-    """A captured update and all that differs from one update to the next, which therefore lies on the device.
+class GraphedUpdate:
+    """A captured update, and on the device all that differs from one update to the next.
 
-    To replay an update costs the host some microseconds, in place of the launches of all its kernels, and the graph
-    sees only what was at its addresses: which images each update of a block takes, its step size (in float32), and how
-    many updates of the block have been made, which it counts itself.
+    A replay costs the host some microseconds in place of launching every kernel. The graph reads what lies at its
+    addresses: the numbers of each update's images, its step size (of the parameters' precision, as an eager update
+    has it), and how many updates of the block have been made, which it counts itself.
 
     Args:
-        update: One update from a batch, (x, y), by an optimizer; returns the loss, () float. Has been called before:
-            what is done only once must not be captured.
-        optimizer: What steps in the update.
+        update: One update from a batch, (x, y), by an optimizer; returns the loss, () float. It has run before:
+            work that is done only once must not be captured.
+        optimizer: The optimizer that steps in the update.
         block: A block of such batches.
     """
 
@@ -51,36 +53,37 @@ class CapturedUpdates:
     ) -> None:
         self.update, self.optimizer, self.batches = update, optimizer, block.batches
         self.constants = constants(optimizer)
-        device = block.batches.images.device
-        self.shares = torch.zeros(LONGEST, len(block.shares[0]), dtype=torch.int64, device=device)
-        self.lrs, self.losses = torch.zeros(2, LONGEST, dtype=torch.float32, device=device)
+        device, precision = block.batches.images.device, optimizer.param_groups[0]["params"][0].dtype
+        self.indices = torch.zeros(LONGEST, len(block.indices[0]), dtype=torch.int64, device=device)
+        self.lrs = torch.zeros(LONGEST, dtype=precision, device=device)
+        self.losses = torch.zeros(LONGEST, dtype=torch.float32, device=device)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)  # updates of the block so far
         self.graph = torch.cuda.CUDAGraph()
         # Kernels that are new to the process may have to be loaded, which "relaxed" allows.
         with torch.cuda.graph(self.graph, capture_error_mode="relaxed"):
             self.next_update()
-        optimizer.zero_grad()  # the gradients are places in the graph's memory
+        optimizer.zero_grad()  # the gradients lie in the graph's memory
 
     def next_update(self) -> None:
-        """What is captured: update k, and k + 1."""
+        """The captured work: update k, and k + 1."""
         (group,) = self.optimizer.param_groups
         lr, group["lr"] = group["lr"], self.lrs.index_select(0, self.k).squeeze()
-        share = self.shares.index_select(0, self.k).squeeze(0)
-        loss = self.update(self.batches.gather(share), self.optimizer)
+        indices = self.indices.index_select(0, self.k).squeeze(0)
+        loss = self.update(self.batches.gather(indices), self.optimizer)
         self.losses.index_copy_(0, self.k, loss.float().view(1))
         self.k += 1
         group["lr"] = lr  # a number again
 
     def fits(self, block: Block) -> bool:
         """Whether the updates from a block are replays of the captured one."""
-        same_batches = block.batches is self.batches and len(block.shares[0]) == self.shares.shape[1]
+        same_batches = block.batches is self.batches and len(block.indices[0]) == self.indices.shape[1]
         return same_batches and constants(self.optimizer) == self.constants
 
     def replay(self, block: Block, lrs: list[float]) -> Tensor:
-        """Makes the updates of a block with these step sizes, without waiting for them. Returns the losses, (n,)."""
+        """Make the n updates of a block with these step sizes, without waiting for them. Returns the losses, (n,)."""
         n = len(block)
-        self.shares[:n].copy_(torch.stack(block.shares))
-        self.lrs[:n].copy_(torch.tensor(lrs, dtype=torch.float32), non_blocking=True)
+        self.indices[:n].copy_(torch.stack(block.indices))
+        self.lrs[:n].copy_(torch.tensor(lrs, dtype=self.lrs.dtype), non_blocking=True)
         self.k.zero_()
         for _ in range(n):
             self.graph.replay()

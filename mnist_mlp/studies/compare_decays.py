@@ -1,54 +1,61 @@
 """The decay factors of the plateau rule side by side, on the grid that the notebook names."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
-from jsonargparse.typing import OpenUnitInterval
-from lightning.pytorch import Trainer
+from jsonargparse.typing import OpenUnitInterval, PositiveInt
 
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.cli.commands import with_settings
-from mnist_mlp.cli.validation import check_comparable, distinct
+from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.runtime.loss_log import TrainingError
+from mnist_mlp.errors import TrainingError
+from mnist_mlp.runtime.checkpoints import LOGS
+from mnist_mlp.studies.arguments import Precision, distinct, find_device, load_data, require_validation
 from mnist_mlp.studies.report import Report
-from mnist_mlp.studies.training_runs import Point, budget, draw, train
+from mnist_mlp.studies.training_runs import Point, plot_curves, train_run, trainer_options
 
 
 def compare_decays(
-    trainer: Trainer,
     model: MLPClassifier,
-    datamodule: MNISTDataModule,
-    decays: tuple[OpenUnitInterval, ...] = (0.5, 0.25, 0.125),
+    data: MNISTDataModule,
+    decays: Sequence[OpenUnitInterval] = (0.5, 0.25, 0.125),
+    epochs: PositiveInt = 100,
+    precision: Precision = "32-true",
+    device: str = "auto",
+    logs: str = LOGS,
 ) -> float:
-    """Compares factors δ of the plateau rule, by the validation metric that it watches (the notebook names the grid).
+    """Compare factors δ of the plateau rule by the validation metric that it watches.
 
-    Each run starts from the same weights, sees the same batches and ends at the plateau after `max_decays`
-    reductions, or with the trainer's `max_epochs`.
+    Each run starts from the same weights, sees the same batches, and ends at the plateau after `max_decays`
+    reductions or after `epochs`.
 
     Args:
-        trainer: Says on which device, for how many epochs at most, in which precision and under which directory.
-        model: Its weights and settings are those of every run, but for schedule and decay.
-        datamodule: The images.
+        model: Gives the initial weights, and the settings of every run except schedule and decay.
+        data: Gives the images.
         decays: Factors to compare, as '[0.5,0.25]'.
+        epochs: Passes through the training images at most.
+        precision: 32-true, bf16-mixed or 64-true.
+        device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
+        logs: Folder of runs, in which the results get a new folder.
 
     Returns:
         The best factor.
 
     Raises:
-        MisconfigurationException: No factor is given, or nothing to validate on, or no epochs.
+        UserError: No factor is given, or there are no validation images.
         TrainingError: Every run diverges.
     """
-    decays = distinct("--decays", decays)[::-1]
-    check_comparable(trainer, datamodule)
-    datamodule.set_up_for(trainer)
-    report = Report(trainer, "compare_decays")
-    report.settings(model, datamodule, epochs=trainer.max_epochs, precision=trainer.precision, decays=decays)
-    settings = {decay: {"schedule": "plateau", "decay": decay} for decay in decays}
-    curves = {
-        decay: train(trainer, model, datamodule, report, f"decay_{decay:g}", datamodule.hparams.batch_size, **each)
-        for decay, each in settings.items()
-    }
-    curves = {decay: points for decay, points in curves.items() if points}
+    candidates = distinct("--decays", decays)[::-1]
+    require_validation(data)
+    load_data(data, find_device(device))
+    report = Report(logs, "compare_decays")
+    report.settings(model, data, decays=candidates, epochs=epochs, precision=precision)
+    curves: dict[float, list[Point]] = {}
+    for decay in candidates:
+        settings = {"schedule": "plateau", "decay": decay}
+        points = train_run(model, data, report, f"decay_{decay:g}", epochs, precision=precision, **settings)
+        if points:
+            curves[decay] = points
     if not curves:
         raise TrainingError(f"every run diverges with --model.lr {model.hparams.lr:g}: find_lr finds one that works")
 
@@ -56,25 +63,27 @@ def compare_decays(
         return -point.loss if model.hparams.monitor == "loss" else point.accuracy
 
     bests = {decay: max(points, key=quality) for decay, points in curves.items()}
-    print(f"\nwhere the validation {model.hparams.monitor} of each decay factor is best")
+    print(f"\neach decay factor where its validation {model.hparams.monitor} is best")
     report.table(
         "decays",
         [
             {
                 "decay": decay,
-                "epochs": points[-1].epoch,
+                "epochs": round(points[-1].epochs),
                 "reductions": sum(now.lr < before.lr for before, now in pairwise(points)),
-                "best epoch": bests[decay].epoch,
+                "best epoch": round(bests[decay].epochs),
                 "val/loss": bests[decay].loss,
                 "val/accuracy": bests[decay].accuracy,
             }
             for decay, points in curves.items()
         ],
     )
-    with report.picture("decays", panels=3) as panels:
-        draw(panels, {f"δ = {decay:g}": points for decay, points in curves.items()}, model.hparams.loss)
+    with report.figure("decays", panels=3) as panels:
+        named = {f"δ = {decay:g}": points for decay, points in curves.items()}
+        plot_curves(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
     best = max(bests, key=lambda decay: quality(bests[decay]))
     print(f"\nbest decay = {best:g}")
-    changes = {"lr": model.hparams.lr, **settings[best]}
-    report.close({"next": f"{with_settings('fit', model, datamodule, **changes)} {budget(trainer)}"})
+    changes = {"lr": model.hparams.lr, "schedule": "plateau", "decay": best}
+    command = command_with_settings("fit", model, data, **changes)
+    report.close({"next": f"{command} {trainer_options(epochs, precision)}"})
     return best

@@ -1,14 +1,17 @@
 """The notebook's optimization methods side by side."""
 
-from lightning.pytorch import Trainer
+from collections.abc import Sequence
+
+from jsonargparse.typing import PositiveInt
 
 from mnist_mlp.classifier import MLPClassifier, StepSize
-from mnist_mlp.cli.commands import with_settings
-from mnist_mlp.cli.validation import check_comparable, distinct
+from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.runtime.loss_log import TrainingError
+from mnist_mlp.errors import TrainingError
+from mnist_mlp.runtime.checkpoints import LOGS
+from mnist_mlp.studies.arguments import Precision, distinct, find_device, load_data, require_validation
 from mnist_mlp.studies.report import Report, Row
-from mnist_mlp.studies.training_runs import Point, budget, draw, train
+from mnist_mlp.studies.training_runs import Point, plot_curves, train_run, trainer_options
 
 METHODS = {  # name, whether a batch is the whole training set, and the schedule
     "full_gradient": (True, "constant"),
@@ -19,68 +22,79 @@ METHODS = {  # name, whether a batch is the whole training set, and the schedule
 
 
 def compare_methods(
-    trainer: Trainer,
     model: MLPClassifier,
-    datamodule: MNISTDataModule,
-    grid: tuple[StepSize, ...] = (0.1, 0.3, 1.0, 3.0),
+    data: MNISTDataModule,
+    grid: Sequence[StepSize] = (0.1, 0.3, 1.0, 3.0),
+    epochs: PositiveInt = 20,
+    precision: Precision = "32-true",
+    device: str = "auto",
+    logs: str = LOGS,
 ) -> dict[str, float]:
-    """Compares the notebook's optimization methods for the same number of gradients per image.
+    """Compare the notebook's optimization methods for the same number of gradients per image.
 
     The full gradient, and stochastic gradients with a constant step size, with γ_k ∝ 1/√(k+1), and with the plateau
-    rule. All start from the same weights and go through the images `max_epochs` times, each with the γ_0 of the grid
-    that leaves it with the lowest validation loss.
+    rule. All start from the same weights, each with the γ_0 of the grid that gives it the lowest validation loss.
 
     Args:
-        trainer: Says on which device, for how many epochs, in which precision and under which directory.
-        model: Its weights and settings are those of every run, but for step size and schedule.
-        datamodule: The images.
+        model: Gives the initial weights, and the settings of every run except step size and schedule.
+        data: Gives the images.
         grid: First step sizes γ_0 to try with each method, as '[0.1,1]'.
+        epochs: Passes through the training images.
+        precision: 32-true, bf16-mixed or 64-true.
+        device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
+        logs: Folder of runs, in which the results get a new folder.
 
     Returns:
         The best γ_0 of each method for which one does not diverge.
 
     Raises:
-        MisconfigurationException: The grid is empty, or nothing to validate on, or no epochs.
+        UserError: The grid is empty, or there are no validation images.
         TrainingError: Every run diverges.
     """
     lrs = distinct("--grid", grid)
-    check_comparable(trainer, datamodule)
-    datamodule.set_up_for(trainer)
-    report = Report(trainer, "compare_methods")
-    report.settings(model, datamodule, epochs=trainer.max_epochs, precision=trainer.precision, grid=lrs)
+    require_validation(data)
+    load_data(data, find_device(device))
+    report = Report(logs, "compare_methods")
+    report.settings(model, data, grid=lrs, epochs=epochs, precision=precision)
     best: dict[str, float] = {}
     curves: dict[str, list[Point]] = {}
     for method, (full, schedule) in METHODS.items():
-        size = len(datamodule.train_set[0]) if full else datamodule.hparams.batch_size
-        # The budget is the same for all, however many plateaus there are.
-        settings = {"schedule": schedule, "max_decays": trainer.max_epochs}
+        size = len(data.train_set[0]) if full else None
+        # As many reductions as epochs, so that no plateau ends a run before the others.
+        settings = {"schedule": schedule, "max_decays": epochs}
         for lr in lrs:
-            points = train(trainer, model, datamodule, report, f"{method}_{lr:g}", size, lr=lr, **settings)
+            name = f"{method}_{lr:g}"
+            points = train_run(
+                model, data, report, name, epochs, batch_size=size, precision=precision, lr=lr, **settings
+            )
             if points and (method not in curves or points[-1].loss < curves[method][-1].loss):
                 best[method], curves[method] = lr, points
     if not curves:
         raise TrainingError("every run diverges: give smaller step sizes with --grid; find_lr finds one that works")
 
-    print(f"\neach method after {trainer.max_epochs} epochs, at its best step size of the grid")
-    report.table("methods", [method_row(method, best.get(method), curves.get(method)) for method in METHODS])
+    print(f"\neach method after {epochs} epochs, at its best step size of the grid")
+    report.table("methods", [row(method, best.get(method), curves.get(method)) for method in METHODS])
     for method, lr in best.items():
         if lr in (lrs[0], lrs[-1]):
             print(f"the best step size for {method}, {lr:g}, is at an end of --grid: try further ones")
-    with report.picture("methods", panels=3) as panels:
-        draw(panels, {f"{method}, γ₀ = {best[method]:g}": each for method, each in curves.items()}, model.hparams.loss)
+    with report.figure("methods", panels=3) as panels:
+        named = {f"{method}, γ₀ = {best[method]:g}": points for method, points in curves.items()}
+        plot_curves(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
     winner = min(curves, key=lambda method: curves[method][-1].loss)
     full, schedule = METHODS[winner]
-    changes = {"batch_size": len(datamodule.train_set[0])} if full else {}
+    changes = {"lr": best[winner], "schedule": schedule}
+    if full:
+        changes["batch_size"] = len(data.train_set[0])
     if schedule == "plateau":
-        changes["max_decays"] = trainer.max_epochs
-    words = with_settings("fit", model, datamodule, lr=best[winner], schedule=schedule, **changes)
+        changes["max_decays"] = epochs
     print(f"\nlowest validation loss at the end: {winner}")
-    report.close({"next": f"{words} {budget(trainer)}"})
+    command = command_with_settings("fit", model, data, **changes)
+    report.close({"next": f"{command} {trainer_options(epochs, precision)}"})
     return best
 
 
-def method_row(method: str, lr: float | None, points: list[Point] | None) -> Row:
-    """A line of the table, of a method at its best step size, or without one if all diverge."""
+def row(method: str, lr: float | None, points: list[Point] | None) -> Row:
+    """A line of the table: a method at its best step size, or without one if all diverge."""
     last = points[-1] if points else None
     return {
         "method": method,

@@ -1,5 +1,6 @@
 """Exercise 1 of the notebook: the largest step size that works while ten times as large a one diverges."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,31 +9,32 @@ from typing import Literal
 
 import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
-from lightning.pytorch import Trainer
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mnist_mlp.classifier import Batch, MLPClassifier, StepSize
-from mnist_mlp.cli.commands import with_settings
-from mnist_mlp.cli.validation import distinct
+from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.gradient import Loss
-from mnist_mlp.runtime.loss_log import TrainingError
-from mnist_mlp.stacked import StackedSGD
+from mnist_mlp.errors import TrainingError
+from mnist_mlp.gradient import Loss, sgd
+from mnist_mlp.runtime.checkpoints import LOGS
+from mnist_mlp.runtime.onednn import use_onednn
+from mnist_mlp.studies.arguments import distinct, find_device, load_data
 from mnist_mlp.studies.report import Report, Row
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-CHECK_EVERY = 10  # updates from one look at all parameters to the next, which is a tenth of an update's work
-BLOWN_UP = 2  # times the loss at the start or of guessing: batches alone do not scatter so much
+CHECK_EVERY = 10  # updates between two checks of all parameters, each a tenth of an update's work
+BELOW = 0.99  # of the loss of guessing; to know how frequent each digit is gives 0.999
+BLOWN_UP = 2  # times the loss at the start or of guessing, more than single batches scatter
 Verdict = Literal["works", "diverges", "no progress"]
 Refinement = restricted_number_type("Refinement", int, [(">=", 0), ("<=", 9)])  # two digits tell so many apart
 
 
 @dataclass
 class Trial:
-    """What became of one step size.
+    """The outcome of one step size.
 
     Args:
         lr: γ.
@@ -53,12 +55,11 @@ def guessing_loss(loss_fn: Loss) -> float:
 
 
 def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
-    """The verdict over one step size, and the update at which it diverged.
+    """Judge one step size, and find the update at which it diverged.
 
-    It works if the loss comes below that of guessing: if the mean over the last tenth of the updates does. Single
-    batches of a network that guesses scatter about the loss of guessing on both sides, and one with spikes is not
-    there. Otherwise it diverges if a loss is not finite, at the first that is not, or if the loss has blown up, at
-    the first that has. What is left makes no progress: it is too slow, or sits where it guesses.
+    It works if the mean loss over the last tenth of the updates is clearly below the loss of guessing, about which the
+    single batches of a guessing network scatter. Otherwise it diverges if a loss is not finite, at the first such one,
+    or if the loss has blown up, at the first that has. Else it makes no progress: it is slow, or settles at guessing.
 
     Args:
         losses: Loss after 0, 1, ..., N updates, (N+1,) float32.
@@ -67,70 +68,77 @@ def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
     not_finite = losses.isfinite().logical_not().nonzero()
     if len(not_finite):
         return "diverges", int(not_finite[0])
-    if losses[-max(1, len(losses) // 10) :].mean() < guessing:
+    if losses[-max(1, len(losses) // 10) :].mean() < BELOW * guessing:
         return "works", None
     blown_up = (losses > BLOWN_UP * max(losses[0].item(), guessing)).nonzero()
     return ("diverges", int(blown_up[0])) if len(blown_up) else ("no progress", None)
 
 
-def try_step_sizes(
-    net: nn.Module, loss_fn: Loss, batches: Iterable[Batch], lrs: Sequence[float], updates: int, guessing: float
-) -> list[Trial]:
-    """Trains with all step sizes at once, from the same weights on the same batches, and judges each.
+def try_step_size(
+    net: nn.Module, loss_fn: Loss, batches: Iterable[Batch], lr: float, updates: int, guessing: float
+) -> Trial:
+    """Train a copy of a network with one step size, and judge it. Stops early where a parameter is not finite.
 
     Args:
         net: The network at its initial weights, which it keeps.
-        loss_fn: The loss.
-        batches: At least `updates` + 1 batches as in `StackedSGD.step`; the last only gives the last loss.
-        lrs: The step sizes.
+        loss_fn: Maps outputs and targets to the loss.
+        batches: At least `updates` + 1 batches; the last only gives the last loss.
+        lr: The step size.
         updates: Number of updates.
-        guessing: Loss of guessing, to compare with.
-
-    Returns:
-        A trial per step size, in their order.
+        guessing: The loss of guessing.
     """
-    stack = StackedSGD(net, loss_fn, lrs)
-    losses = []
-    shown = tqdm(islice(batches, updates + 1), f"{len(lrs)} step sizes", updates + 1, disable=None, leave=False)
-    for k, (x, y) in enumerate(shown):
-        if k % CHECK_EVERY == 0 or k == updates:
-            finite = stack.finite()
-        loss = stack.step(x, y) if k < updates else stack.evaluate(x, y)
-        losses.append(loss.where(finite, torch.nan))  # infinite weights can kill units and leave a finite loss
-    columns = torch.stack(losses, dim=1).cpu()
-    return [Trial(lr, column, *judge(column, guessing)) for lr, column in zip(lrs, columns, strict=True)]
+    net, losses = copy.deepcopy(net), []
+    # Infinite weights can kill units and leave a finite loss, so the parameters are checked too.
+    if all_finite(net):
+        for k, loss in enumerate(sgd(net, loss_fn, islice(batches, updates + 1), lr), start=1):
+            losses.append(loss)
+            if (k % CHECK_EVERY == 0 or k == updates) and not all_finite(net):
+                break
+    curve = torch.full((updates + 1,), torch.nan)
+    if losses:
+        curve[: len(losses)] = torch.stack(losses).cpu()
+    return Trial(lr, curve, *judge(curve, guessing))
+
+
+def all_finite(net: nn.Module) -> bool:
+    """Whether all parameters are finite."""
+    return all(bool(parameter.isfinite().all()) for parameter in net.parameters())
 
 
 def find_lr(
-    trainer: Trainer,
     model: MLPClassifier,
-    datamodule: MNISTDataModule,
+    data: MNISTDataModule,
     updates: PositiveInt = 100,
-    grid: tuple[StepSize, ...] = DECADES,
+    grid: Sequence[StepSize] = DECADES,
     refine: Refinement = 3,
+    device: str = "auto",
+    logs: str = LOGS,
 ) -> float:
-    """Finds γ_0, the largest step size of a grid that works while 10 γ_0 does not (the notebook's exercise 1).
+    """Find γ_0, the largest step size that works while 10 γ_0 does not (the notebook's exercise 1).
 
-    Where the grid has a gap above the last that works, or ends there, it is continued by factors of 10.
+    Every step size starts from the weights of `fit` and sees its batches. Where the grid has a gap above the last
+    that works, or ends there, it is continued by factors of 10.
 
     Args:
-        trainer: Says on which device and under which directory.
-        model: Its initial weights are where every step size starts, and its loss is what descends.
-        datamodule: The batches, those of `fit` with the same seed.
+        model: Gives the initial weights and the loss.
+        data: Gives the batches.
         updates: Updates to try each step size for.
         grid: Step sizes to try, as '[0.01,0.1,1,10]'.
         refine: Further step sizes to try between the last that works and the first that does not, up to 9.
+        device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
+        logs: Folder of runs, in which the results get a new folder.
 
     Returns:
         γ_0.
 
     Raises:
-        MisconfigurationException: The grid is empty.
+        UserError: The grid is empty, or the data cannot be read.
         TrainingError: No step size of the grid works.
     """
-    lrs = distinct("--grid", grid)
-    datamodule.set_up_for(trainer)
-    net, loss_fn = model.net.to(trainer.strategy.root_device), model.loss_fn
+    lrs, place = distinct("--grid", grid), find_device(device)
+    load_data(data, place)
+    net, loss_fn = model.net.to(place), model.loss_fn
+    use_onednn(net)
     guessing = guessing_loss(loss_fn)
     trials: dict[float, Trial] = {}
 
@@ -138,8 +146,9 @@ def find_lr(
         new = sorted(set(lrs) - trials.keys())
         if new:
             print(f"{'trying':<11} {', '.join(f'{lr:g}' for lr in new)}: {updates} updates each", flush=True)
-            batches = datamodule.train_dataloader().epochs()
-            trials.update((trial.lr, trial) for trial in try_step_sizes(net, loss_fn, batches, new, updates, guessing))
+        for lr in tqdm(new, "step sizes", disable=None, leave=False):
+            batches = data.batches(data.hparams.batch_size).epochs()
+            trials[lr] = try_step_size(net, loss_fn, batches, lr, updates, guessing)
 
     def working() -> list[float]:
         return sorted(lr for lr, trial in trials.items() if trial.verdict == "works")
@@ -153,32 +162,32 @@ def find_lr(
         try_out(between(gamma_0, min(lr for lr in trials if lr > gamma_0), refine))
     trials = dict(sorted(trials.items()))
 
-    report = Report(trainer, "find_lr")
-    report.settings(model, datamodule, updates=updates, grid=lrs, refine=refine)
+    report = Report(logs, "find_lr")
+    report.settings(model, data, updates=updates, grid=lrs, refine=refine)
     print()
     report.table("find_lr", [row(trial) for trial in trials.values()])
     for lr, trial in trials.items():
-        report.curve(f"gamma={lr:g}", "find_lr/loss", enumerate(trial.losses.tolist()))
-    with report.picture("find_lr", width=8) as (axes,):
+        report.curve(f"gamma={lr:g}", "find_lr/loss", trial.losses.tolist())
+    with report.figure("find_lr", width=8) as (axes,):
         draw(axes, list(trials.values()), guessing, model.hparams.loss)
 
     if gamma_0 is None:
         verdicts = {trial.verdict for trial in trials.values()}
         remedy = {("diverges",): "smaller ones", ("no progress",): "larger ones or more --updates"}
-        text = remedy.get(tuple(verdicts), "more --updates, or ones in between")
-        raise TrainingError(f"no step size of --grid works: give {text}; the curves are in {report.folder}")
+        advice = remedy.get(tuple(verdicts), "more --updates, or ones in between")
+        raise TrainingError(f"no step size of --grid works: give {advice}; the curves are in {report.folder}")
     print(f"\ngamma_0 = {gamma_0:g}\nworks up to {working()[-1]:g}, ", end="")
     print(f"no longer at {min(lr for lr in trials if lr > working()[-1]):g}")
-    # Of γ_0 and γ_0/10, which the notebook recommends, the one that is further down after these updates goes first.
+    # Of γ_0 and γ_0/10, which the notebook recommends, the one with the lower loss after these updates comes first.
     candidates = [gamma_0, float(f"{gamma_0 / 10:.12g}")]
     candidates.sort(key=lambda lr: trials[lr].losses[-1].item() if lr in trials else math.inf)
-    first, second = (with_settings("fit", model, datamodule, lr=lr) for lr in candidates)
+    first, second = (command_with_settings("fit", model, data, lr=lr) for lr in candidates)
     report.close({"next": first, "or": second})
     return gamma_0
 
 
 def between(low: float, high: float, number: int) -> set[float]:
-    """Step sizes that part the way from `low` to `high` into equal factors, to two digits."""
+    """`number` step sizes between two others, at equal factors, rounded to two digits."""
     return {float(f"{low * (high / low) ** (i / (number + 1)):.2g}") for i in range(1, number + 1)} - {low, high}
 
 
@@ -191,9 +200,9 @@ def row(trial: Trial) -> Row:
 
 
 def draw(axes: Axes, trials: list[Trial], guessing: float, loss: str) -> None:
-    """The curves on logarithmic scales; dashes tell the verdict, markers the step size, also without colours.
+    """Draw the curves on logarithmic scales: dashes show the verdict, markers and shades the step size.
 
-    A point is the mean over equal parts of the logarithmic scale. Losses above a limit are drawn at the limit.
+    A point is a mean over an equal part of the logarithmic scale. Losses above a limit are drawn at the limit.
     """
     dashes = {"works": "-", "no progress": ":", "diverges": "--"}
     shades = colormaps["viridis"].resampled(len(trials) + 1).colors  # the last one is too light

@@ -1,144 +1,202 @@
-"""Whole runs of `fit` to be compared: training one, its curve, and a picture of several."""
+"""Whole runs to be compared: training one as `fit` does, its curve, and a figure of several."""
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
-from mnist_mlp.batches import Slices
-from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.batches import EvaluationBatches
+from mnist_mlp.classifier import LossAndAccuracy, MLPClassifier
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
-from mnist_mlp.display.progress import HyperparametersTable
-from mnist_mlp.gradient import loss_and_accuracy
-from mnist_mlp.runtime.blocks import Blocks
-from mnist_mlp.runtime.loss_log import TrainingError
-from mnist_mlp.studies.report import STYLES, Report
+from mnist_mlp.display.tensorboard import HyperparametersTable
+from mnist_mlp.errors import TrainingError
+from mnist_mlp.runtime.blocks import BlockCallback, Blocks
+from mnist_mlp.runtime.fast_training import FastClassifier
+from mnist_mlp.studies.arguments import Precision
+from mnist_mlp.studies.report import Report
+
+LOG_EVERY = 25  # updates, as `fit` logs
+# Told apart without colours, by dashes, markers and darkness, and where they cover each other, by thickness.
+STYLES = [
+    {"color": color, "linestyle": dashes, "marker": marker, "linewidth": width, "markerfacecolor": "none"}
+    for color, dashes, marker, width in zip(
+        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), "os^D", (3.5, 2.5, 1.8, 1.2), strict=True
+    )
+]
+LABELS = {
+    "updates": "updates",
+    "epochs": "epochs",
+    "seconds": "seconds of training",
+    "objective": "training objective f(u) ({loss})",
+    "loss": "validation loss ({loss})",
+    "accuracy": "validation accuracy",
+}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Point:
-    """Where a run stands after an epoch.
+    """The state of a run after some updates.
 
     Args:
-        epoch: Passes through the training images.
-        updates: Updates.
-        lr: Step size of the last of them.
-        objective: f(u), the loss over all training images.
+        updates: Updates so far.
+        epochs: Passes through the training images so far.
+        seconds: Training time so far, without evaluation.
+        lr: Step size of the next update.
+        objective: f(u), the loss over the training images.
         loss: Loss over the validation images.
         accuracy: Share of the validation images that are classified right.
     """
 
-    epoch: int
     updates: int
+    epochs: float
+    seconds: float
     lr: float
     objective: float
     loss: float
     accuracy: float
 
 
-class Curve(Callback):
-    """Records a run at its start and after every epoch, shows how far it is, and writes f(u) into TensorBoard.
+class Curve(BlockCallback):
+    """Records a run at its start, after every epoch, and in between every few updates.
 
     Args:
-        bar: Moves on with every epoch.
-        train: The training images in parts.
-        val: The validation images in parts.
+        bar: Advances with every epoch.
+        train: The training images in batches, for f(u).
+        val: The validation images in batches.
+        every: Updates from one point to the next within an epoch; 0 for none in between.
     """
 
-    def __init__(self, bar: tqdm, train: Slices, val: Slices) -> None:
-        self.bar, self.train, self.val = bar, train, val
+    def __init__(self, bar: tqdm, train: EvaluationBatches, val: EvaluationBatches, every: int) -> None:
+        self.bar, self.train, self.val, self.every_n_updates = bar, train, val, every
         self.points: list[Point] = []
+        self.seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the initial weights."""
-        self.record(trainer, pl_module, epoch=0)
+        """Record the initial weights."""
+        self.record(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
+    ) -> None:
+        """Stop the clock, and record when due."""
+        outputs["loss"][-1].item()  # waits for the device
+        self.seconds += time.perf_counter() - self.started
+        if self.every_n_updates and trainer.global_step % self.every_n_updates == 0:
+            self.record(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the epoch."""
-        self.record(trainer, pl_module, trainer.current_epoch + 1)
+        """Record the epoch, with its step of the schedule still to come."""
+        if self.points[-1].updates < trainer.global_step:
+            self.record(trainer, pl_module)
         self.bar.update()
 
-    def record(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        """Adds a point, computed in the precision of the run."""
-        precision = trainer.precision_plugin
-        with precision.val_step_context():
-            (objective, _), (loss, accuracy) = (
-                loss_and_accuracy(pl_module.net, pl_module.loss_fn, map(precision.convert_input, part))
-                for part in (self.train, self.val)
-            )
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        self.points.append(Point(epoch, trainer.global_step, lr, objective, loss, accuracy))
-        trainer.logger.log_metrics({"train/objective": objective}, step=max(trainer.global_step - 1, 0))
+    def record(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add a point, evaluated in the precision of the run, and write f(u) into TensorBoard."""
+        precision, values = trainer.precision_plugin, []
+        with torch.no_grad(), precision.forward_context():
+            for part in (self.train, self.val):
+                metric = LossAndAccuracy(pl_module.loss_fn).to(pl_module.device)
+                for x, y in map(precision.convert_input, part):
+                    metric.update(pl_module(x), y)
+                values.append([value.item() for value in metric.compute()])
+        (objective, _), (loss, accuracy) = values
+        updates, lr = trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"]
+        epochs = updates / trainer.num_training_batches
+        self.points.append(Point(updates, epochs, self.seconds, lr, objective, loss, accuracy))
+        trainer.logger.log_metrics({"train/objective": objective}, step=max(updates - 1, 0))
 
 
-def budget(trainer: Trainer) -> str:
-    """The trainer's settings that a run was made with, as they are typed."""
-    precision = "" if trainer.precision == "32-true" else f" --trainer.precision {trainer.precision}"
-    return f"--trainer.max_epochs {trainer.max_epochs}{precision}"
-
-
-def train(
-    trainer: Trainer,
+def train_run(
     model: MLPClassifier,
-    datamodule: MNISTDataModule,
+    data: MNISTDataModule,
     report: Report,
     name: str,
-    batch_size: int,
+    epochs: int,
+    *,
+    batch_size: int | None = None,
+    precision: Precision = "32-true",
+    points_per_epoch: int = 1,
+    objective_images: int | None = None,
     **settings: float | str,
 ) -> list[Point]:
-    """One run as `fit` makes it, with the trainer's budget and precision. Gives its curve, or [] if it diverges.
+    """Train as `fit` does, from a model's weights. Returns the curve, or [] if the run diverges.
 
     Args:
-        trainer: Says on which device, for how many epochs and in which precision.
-        model: The run starts from its weights, and has its settings but for those given.
-        datamodule: The images, set up.
-        report: Where the run is among TensorBoard's.
+        model: Gives the initial weights, and the settings of the run.
+        data: The images, on the device to train on.
+        report: Takes the run's curves.
         name: Of the run.
-        batch_size: Images per update.
-        settings: Settings of the model that are other ones.
+        epochs: Passes through the training images.
+        batch_size: Images per update; by default as `data` has it.
+        precision: Of the Trainer.
+        points_per_epoch: Points of the curve in an epoch.
+        objective_images: Training images that f(u) is taken over; by default all.
+        settings: Settings of the model with other values.
     """
-    device = trainer.strategy.root_device
-    batches = datamodule.batches(batch_size)
-    with tqdm(desc=name, total=trainer.max_epochs, unit="epoch", disable=None, leave=False) as bar:
-        curve = Curve(bar, Slices(*datamodule.train_set, EVALUATION_BATCH_SIZE), datamodule.val_dataloader())
-        run = Trainer(
+    device = data.train_set[0].device
+    batches = data.batches(batch_size or data.hparams.batch_size)
+    every = max(1, len(batches) // points_per_epoch) if points_per_epoch > 1 else 0
+    train = EvaluationBatches(*(part[:objective_images] for part in data.train_set), EVALUATION_BATCH_SIZE)
+    with tqdm(desc=name, total=epochs, unit="epoch", disable=None, leave=False) as bar:
+        curve = Curve(bar, train, data.val_dataloader(), every)
+        trainer = Trainer(
             accelerator=device.type,  # by its name: given the object, Lightning does not switch autocast on
-            devices=1 if device.index is None else [device.index],
-            precision=trainer.precision,
-            max_epochs=trainer.max_epochs,
+            devices=1 if device.index is None or device.type == "mps" else [device.index],
+            precision=precision,
+            max_epochs=epochs,
             logger=TensorBoardLogger(report.folder, name="", version=name, default_hp_metric=False),
             callbacks=[HyperparametersTable(), curve],
-            log_every_n_steps=min(trainer.log_every_n_steps, len(batches)),
+            log_every_n_steps=min(LOG_EVERY, len(batches)),
             num_sanity_val_steps=0,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        run = FastClassifier(**{**model.hparams, **settings})
+        run.load_state_dict(model.state_dict())
         try:
-            run.fit(model.variant(**settings), Blocks(batches, run), datamodule.val_dataloader())
+            trainer.fit(run, Blocks(batches, trainer), data.val_dataloader())
         except TrainingError:
             curve.points.clear()
     if not curve.points or not math.isfinite(curve.points[-1].objective + curve.points[-1].loss):
         print(f"{name}: diverges", flush=True)
         return []
     last = curve.points[-1]
-    print(f"{name}: {last.epoch} epochs, validation loss {last.loss:.4f}, accuracy {last.accuracy:.2%}", flush=True)
+    print(f"{name}: {last.epochs:g} epochs, validation loss {last.loss:.4f}, accuracy {last.accuracy:.2%}", flush=True)
     return curve.points
 
 
-def draw(panels: list[Axes], curves: dict[str, list[Point]], loss: str) -> None:
-    """Training objective, validation loss and validation accuracy against epochs."""
-    for panel, value, label in zip(
-        panels,
-        ("objective", "loss", "accuracy"),
-        (f"training objective f(u) ({loss})", f"validation loss ({loss})", "validation accuracy"),
-        strict=True,
-    ):
-        for i, ((name, points), style) in enumerate(zip(curves.items(), cycle(STYLES))):
-            epochs = [point.epoch for point in points]
-            panel.plot(epochs, [getattr(point, value) for point in points], label=name, markevery=(i, 4), **style)
-        panel.set(xlabel="epochs", ylabel=label, yscale="linear" if value == "accuracy" else "log")
+def trainer_options(epochs: int, precision: Precision) -> str:
+    """The options of `fit` for a budget and a precision, as they are typed."""
+    return f"--trainer.max_epochs {epochs}" + (f" --trainer.precision {precision}" if precision != "32-true" else "")
+
+
+def plot_curves(
+    panels: list[Axes], curves: dict[str, list[Point]], axes: Sequence[tuple[str, str]], loss: str
+) -> None:
+    """Draw each panel's pair of a Point's attributes, x and y, for every run; losses on logarithmic scales.
+
+    Args:
+        panels: One for each pair.
+        curves: By the name of the run.
+        axes: Names of attributes, as ("epochs", "loss").
+        loss: Name of the loss.
+    """
+    for panel, (x, y) in zip(panels, axes, strict=True):
+        for i, ((name, points), style) in enumerate(zip(curves.items(), cycle(STYLES), strict=False)):
+            pairs = [(getattr(point, x), getattr(point, y)) for point in points]
+            panel.plot(*zip(*pairs, strict=True), label=name, markevery=(i, 4), **style)
+        panel.set(xlabel=LABELS[x], ylabel=LABELS[y].format(loss=loss))
+        panel.set(yscale="linear" if y == "accuracy" else "log")

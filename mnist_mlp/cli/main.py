@@ -1,0 +1,107 @@
+"""The entry point: which command is run, and how each kind of error ends it."""
+
+import inspect
+import logging
+import os
+import sys
+import warnings
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
+from mnist_mlp.cli.parser import fail
+from mnist_mlp.cli.studies import STUDIES, run_study
+from mnist_mlp.errors import StoppedBySignalError, UserError
+from mnist_mlp.runtime.signals import signals_as_errors
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        args: The words after `python -m mnist_mlp`; by default those of the command line.
+
+    Raises:
+        SystemExit: With code 2 and one line on stderr, for anything wrong with the arguments or files; with code 1
+            and one line for a run that diverges; with 130 or 143 after SIGINT or SIGTERM.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # as stderr has it: the name of a file need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    silence_libraries()
+    try:
+        with signals_as_errors():
+            run(sys.argv[1:] if args is None else args)
+    except UserError as error:
+        if error.exit_code == 1 and rank_zero_only.rank > 0:  # every process diverges, one says so
+            sys.exit(1)
+        fail(str(error), error.exit_code)
+    except (MisconfigurationException, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        fail(str(error))
+    except StoppedBySignalError as stop:
+        if rank_zero_only.rank > 0:  # rank 0 says so; torchrun ends the others when one fails
+            sys.exit(0)
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
+    finally:
+        # Or a thread of Gloo's may abort Python's own end (pytorch#190489); Lightning only ends NCCL's.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def run(args: list[str]) -> None:
+    """Run the command that the first word names."""
+    command, names = (args[0] if args else None), ", ".join([*COMMANDS, *STUDIES])
+    if command in COMMANDS:
+        CLI(args)
+    elif command in STUDIES:
+        run_study(command, args[1:])
+    elif command in ("-h", "--help"):
+        print(overview())
+    elif command is None:
+        print(overview())
+        raise UserError(f"give a command: {names}")
+    else:
+        raise UserError(f"{command} is no command: give one of {names}")
+
+
+def overview() -> str:
+    """The commands, each with its first line of help."""
+    lines = COMMANDS | {name: inspect.getdoc(function).split("\n")[0] for name, function in STUDIES.items()}
+    width = max(map(len, lines))
+    return "\n".join(
+        [
+            "usage: python -m mnist_mlp COMMAND [options]\n",
+            "A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n",
+            *(f"  {name:<{width}}  {text}" for name, text in lines.items()),
+            "\npython -m mnist_mlp COMMAND --help explains the options.",
+        ]
+    )
+
+
+def silence_libraries() -> None:
+    """Show warnings as one line each, and hide those about what is intended here."""
+    warnings.showwarning = show_warning
+    for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
+        warnings.filterwarnings("ignore", category=category)
+    # --optimizer replaces our own, a checkpoint holds the parameters after its update, a resumed run continues in its
+    # folder, and only `fit` saves checkpoints.
+    for message in (
+        ".*configure_optimizers` will be overridden",
+        ".*could not find the monitored key",  # no validation yet
+        "Using ModelCheckpoint with manual optimization",
+        "Checkpoint directory .* exists",
+        "Be aware that when using `ckpt_path`, callbacks",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def show_warning(message: Warning | str, *_: object) -> None:
+    """Print a warning as one line, without its place in the code."""
+    print("warning:", " ".join(str(message).split()), file=sys.stderr)

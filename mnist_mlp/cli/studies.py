@@ -1,0 +1,71 @@
+"""The commands beside LightningCLI's: plain functions, whose options come from their signatures."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ActionConfigFile
+from lightning.pytorch import seed_everything
+
+from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.cli.parser import Parser, Seed
+from mnist_mlp.command_lines import UNUSED
+from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.datasets.mnist import fetch_mnist, raw_folder
+from mnist_mlp.studies.compare_batch_sizes import compare_batch_sizes
+from mnist_mlp.studies.compare_decays import compare_decays
+from mnist_mlp.studies.compare_methods import compare_methods
+from mnist_mlp.studies.find_lr import find_lr
+
+
+def prepare_data(data: MNISTDataModule) -> None:
+    """Download MNIST into its directory and check it: for a node with a network.
+
+    Args:
+        data: Names the directory.
+
+    Raises:
+        UserError: It cannot be downloaded or written, or a file is broken.
+    """
+    fetch_mnist(data.hparams.data_dir)
+    print(f"mnist is ready in {raw_folder(data.hparams.data_dir)}")
+
+
+STUDIES: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods)
+}
+DEFAULTS = {  # where those of `fit` would show nothing
+    "compare_decays": {"model.lr": 0.5},
+    "compare_methods": {"model.patience": 1},
+}
+GROUPS = {"model": MLPClassifier, "data": MNISTDataModule}
+
+
+def run_study(name: str, args: list[str]) -> None:
+    """Run a command on its arguments. A model or data among its parameters becomes a group of options as in `fit`."""
+    function = STUDIES[name]
+    parameters = inspect.signature(function).parameters
+    parser = Parser(
+        command=name,
+        prog=f"python -m mnist_mlp {name}",
+        usage=f"python -m mnist_mlp {name} [options]",
+        description=inspect.getdoc(function).split("\n\nArgs:")[0],
+    )
+    parser.add_argument("--config", action=ActionConfigFile)
+    if parser.add_function_arguments(function, skip=set(GROUPS)):
+        parser.groups[name].title = "Study"
+    if "model" in parameters:
+        parser.add_argument("--seed_everything", type=Seed, default=0)
+    for group, cls in GROUPS.items():
+        if group in parameters:
+            unused = {option for option in inspect.signature(cls).parameters if f"{group}.{option}" in UNUSED[name]}
+            parser.add_class_arguments(cls, group, skip=unused)
+    if "model" in parameters:
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+    parser.set_defaults(DEFAULTS.get(name, {}))
+    config = parser.parse_args(args)
+    if "model" in parameters:
+        seed_everything(config.seed_everything)
+    objects = parser.instantiate_classes(config)
+    function(**{parameter: objects[parameter] for parameter in parameters})

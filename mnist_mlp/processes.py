@@ -1,0 +1,38 @@
+"""Averaging over the processes of a distributed run."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def average_over_processes(
+    loss: Tensor, gradient: tuple[Tensor, ...], batch_size: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Average loss and gradient over the batches of all processes, in a single all-reduce.
+
+    DistributedDataParallel only averages gradients from `.backward()`, so with `torch.autograd.grad` each process
+    would train a model of its own. Each process counts by its images, so batches of unequal size give the exact mean,
+    and an empty batch, whose mean is NaN, counts for nothing. Outside a distributed run the arguments come back as
+    they are.
+
+    Args:
+        loss: Mean loss of this process's batch, () float.
+        gradient: Its gradient, tensors of any shape.
+        batch_size: Images in this process's batch, 0 or more.
+
+    Returns:
+        The mean loss over all images and its gradient, shaped as given, equal on every process.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return loss, gradient
+    values = (loss, *gradient)
+    total = torch.cat([value.reshape(-1) for value in values] + [loss.new_ones(1)]).mul_(batch_size)
+    if batch_size == 0:
+        total.zero_()
+    dist.all_reduce(total)
+    mean = total.div_(total[-1].clone())[:-1]
+    loss, *averaged = (
+        part.view_as(value)
+        for part, value in zip(mean.split([value.numel() for value in values]), values, strict=True)
+    )
+    return loss, tuple(averaged)
