@@ -29,11 +29,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over a whole set, and over all processes, whatever the batches.
-
-    Args:
-        loss_fn: Mean loss of a batch, from outputs and targets.
-    """
+    """Mean loss and accuracy over a whole set and all processes, whatever the batches."""
 
     loss: Tensor
     right: Tensor
@@ -46,7 +42,7 @@ class LossAndAccuracy(Metric):
             self.add_state(name, torch.tensor(zero), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: outputs Φ(x), (B, classes) float, and one-hot labels, (B, classes) float."""
+        """Add a batch: outputs Φ(x) and one-hot labels, both (B, classes) float."""
         self.loss += self.loss_fn(output, target) * len(output)
         self.right += (output.argmax(dim=1) == target.argmax(dim=1)).sum()
         self.number += len(output)
@@ -83,7 +79,7 @@ class MLPClassifier(LightningModule):
         hidden: Sequence[PositiveInt] = (500,),
         activation: Literal["softplus", "relu"] = "softplus",
         loss: Literal["mse", "squared", "cross_entropy"] = "mse",
-        lr: StepSize = 0.1,
+        lr: StepSize = 0.1,  # type: ignore[valid-type]
         schedule: Literal["constant", "inverse_sqrt", "cosine", "plateau"] = "constant",
         monitor: Literal["loss", "accuracy"] = "loss",
         patience: PositiveInt = 3,
@@ -103,20 +99,6 @@ class MLPClassifier(LightningModule):
         """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
         return self.net(x)
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Plain gradient descent, u ← u − γ g, with the schedule of γ."""
-        optimizer = GradientDescent(self.net.parameters(), self.hparams.lr)
-        return [optimizer], self.schedulers(optimizer)
-
-    def schedulers(self, optimizer: Optimizer) -> list[LRScheduler]:
-        """The learning-rate scheduler that `schedule` names, or none for a constant γ."""
-        settings = self.hparams
-        if settings.schedule == "constant":
-            return []
-        if settings.schedule == "plateau":
-            return [Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)]
-        return [PerUpdate(optimizer, settings.schedule)]
-
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One update. Returns the loss before it, () float."""
         loss = self.update(batch, self.optimizers())
@@ -134,6 +116,20 @@ class MLPClassifier(LightningModule):
             parameter.grad = derivative
         optimizer.step()
         return loss
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Plain gradient descent, u ← u − γ g, with the schedule of γ."""
+        optimizer = GradientDescent(self.net.parameters(), self.hparams.lr)
+        return [optimizer], self.schedulers(optimizer)
+
+    def schedulers(self, optimizer: Optimizer) -> list[LRScheduler]:
+        """The learning-rate scheduler that `schedule` names, or none for a constant γ."""
+        settings = self.hparams
+        if settings.schedule == "constant":
+            return []
+        if settings.schedule == "plateau":
+            return [Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)]
+        return [PerUpdate(optimizer, settings.schedule)]
 
     def advance_schedule(self) -> float:
         """Step the schedulers that go by updates. Returns the step size of the update just made."""
@@ -168,9 +164,7 @@ class MLPClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse float16, whose loss scaling lives in the `.backward()` that explicit gradients never call."""
         if self.trainer.precision == "16-mixed":
-            raise UserError(
-                "--trainer.precision 16-mixed scales the loss, which explicit gradients do not: use bf16-mixed"
-            )
+            raise UserError("--trainer.precision 16-mixed scales the loss of `.backward()` alone: use bf16-mixed")
 
     def on_train_start(self) -> None:
         """Tell the schedules how long the run is; end a resumed run that has had its last plateau."""
@@ -180,23 +174,20 @@ class MLPClassifier(LightningModule):
             self.stop_if_exhausted(config.scheduler)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to loss and accuracy."""
         x, y = batch
         self.loss_and_accuracy.update(self.net(x), y)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy over the whole validation set."""
         self.log_loss_and_accuracy("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to loss, accuracy and confusion matrix."""
         x, y = batch
         output = self.net(x)
         self.loss_and_accuracy.update(output, y)
         self.confusion.update(output, y.argmax(dim=1))
 
     def on_test_epoch_end(self) -> None:
-        """Log loss, accuracy, errors and each digit's accuracy over the whole test set."""
+        """Log loss, accuracy, the number of errors and each digit's accuracy."""
         self.log_loss_and_accuracy("test")
         confusion = self.confusion.compute().float()
         self.confusion.reset()
@@ -227,13 +218,10 @@ class MLPClassifier(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> "MLPClassifier":
-        """Load a checkpoint's network and settings, on the CPU, as tensors and plain values only.
+        """Load the network and settings of a checkpoint file, on the CPU, as tensors and plain values only.
 
-        Lightning's own version calls whatever function a checkpoint names as its instantiator.
-
-        Args:
-            checkpoint_path: A file that `fit` or a Trainer saved.
-            settings: Arguments of the class that replace those of the checkpoint.
+        Lightning's own version calls whatever function a checkpoint names as its instantiator. `settings` are
+        arguments of the class that replace the saved ones.
 
         Raises:
             OSError: There is no such file.

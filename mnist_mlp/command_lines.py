@@ -42,8 +42,9 @@ def command_with_settings(
         changes: Settings with other values, named even where they are the default.
     """
     words = ["python", "-m", "mnist_mlp", command]
-    for group, owner in (("model", model), ("data", data)):
-        for name, parameter in inspect.signature(type(owner)).parameters.items() if owner else ():
+    owners = {"model": model, "data": data} if data else {"model": model}
+    for group, owner in owners.items():
+        for name, parameter in inspect.signature(type(owner)).parameters.items():
             if f"{group}.{name}" in UNUSED[command]:
                 continue
             value = format_argument(changes.get(name, owner.hparams[name]))

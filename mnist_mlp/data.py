@@ -21,13 +21,9 @@ EVALUATION_BATCH_SIZE = 1000  # affects speed and memory only: metrics are over 
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Convert images to the network's input.
+    """The network's input from images, (N, 28, 28) or (28, 28) uint8, white on black: the notebook's transforms.
 
-    Args:
-        images: (N, 28, 28) or (28, 28) uint8, white on black.
-
-    Returns:
-        (N, 1, 28, 28) or (1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels.
+    Returns (N, 1, 28, 28) or (1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels.
     """
     return images.float().unsqueeze(-3).div_(255).sub_(MEAN).div_(STD)
 
@@ -57,18 +53,14 @@ class MNISTDataModule(LightningDataModule):
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
 
-    Attributes:
-        dataset: `mnist` or `digits`, once it is known.
-        train_set: After `setup("fit")`: images, (N, 1, 28, 28) float32, and targets, (N, 10) float32.
-        val_set: After a setup for `fit` or `validate`: as `train_set`.
-        test_set: After a setup for `test` or `predict`: as `train_set`.
-
     Raises:
         UserError: `val_size` leaves fewer than `batch_size` images to train on, or a strength is out of range.
     """
 
-    dataset: Literal["mnist", "digits"] | None = None
-    train_set: tuple[Tensor, Tensor]
+    dataset: Literal["mnist", "digits"] | None = None  # once it is known
+    train_set: tuple[
+        Tensor, Tensor
+    ]  # after a setup for it: images, (N, 1, 28, 28), and targets, (N, 10), both float32
     val_set: tuple[Tensor, Tensor]
     test_set: tuple[Tensor, Tensor]
 
@@ -99,10 +91,9 @@ class MNISTDataModule(LightningDataModule):
         self.distortion(torch.device("cpu"))
 
     def prepare_data(self) -> None:
-        """Bring MNIST into `data_dir` unless the digits are asked for. One process of each machine runs this.
+        """Download MNIST into `data_dir` unless the digits are asked for. One process of each machine runs this.
 
-        Raises:
-            UserError: A file is broken, `data_dir` cannot be written, or MNIST is asked for and cannot be had.
+        A UserError says which file is broken, why `data_dir` cannot be written, or that MNIST cannot be downloaded.
         """
         if self.hparams.source != "digits":
             try:
@@ -112,13 +103,10 @@ class MNISTDataModule(LightningDataModule):
                     raise
 
     def setup(self, stage: str) -> None:
-        """Read, split and normalise the images of a stage, on the device of the trainer (the CPU without one).
+        """Read, split and normalise images, on the device of the trainer (the CPU without one).
 
-        Args:
-            stage: `fit` (training and validation images), `validate` (validation) or `test` and `predict` (test).
-
-        Raises:
-            UserError: MNIST is asked for and not there, or there are no validation images to validate on.
+        For `fit` training and validation images, for `validate` the latter, for `test` and `predict` the test images.
+        A UserError says that MNIST is asked for and not there, or that there is nothing to validate on.
         """
         found = self.hparams.source != "digits" and mnist_exists(self.hparams.data_dir)
         if self.hparams.source == "mnist" and not found:

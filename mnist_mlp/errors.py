@@ -4,13 +4,9 @@ import signal
 
 
 class UserError(ValueError):
-    """Something given cannot be used: the message names it and says in one line what to do.
+    """Something given cannot be used: the message names it and says in one line what to do."""
 
-    Attributes:
-        exit_code: Of the command that ends with it.
-    """
-
-    exit_code = 2
+    exit_code = 2  # of the command that ends with it
 
 
 class NotFoundError(UserError):
@@ -24,24 +20,14 @@ class TrainingError(UserError):
 
 
 class StoppedBySignalError(BaseException):
-    """SIGINT or SIGTERM asks the program to end. Like KeyboardInterrupt it passes every `except Exception`.
-
-    Args:
-        signum: The signal.
-        between_updates: Whether the run is at rest, so that its state can be saved.
-
-    Attributes:
-        resume: The command that resumes the run, once it is known.
-    """
+    """SIGINT or SIGTERM asks the program to end. Like KeyboardInterrupt it passes every `except Exception`."""
 
     def __init__(self, signum: int, between_updates: bool) -> None:
         super().__init__(signum)
-        self.signum, self.between_updates, self.resume = signum, between_updates, ""
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number, as shells report it."""
-        return 128 + self.signum
+        self.signum = signum
+        self.exit_code = 128 + signum  # as shells report it
+        self.between_updates = between_updates  # so that the state can be saved
+        self.resume = ""  # the command that resumes the run, once it is known
 
     def __str__(self) -> str:
         text = f"stopped by {signal.Signals(self.signum).name}"

@@ -1,12 +1,12 @@
 """The notebook's network: affine layers with a soft-plus between them."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import nn
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # The notebook's choice. Above z = threshold/beta = 0.04 it is the identity, and there it jumps down by
     # log(1 + exp(-1))/25 = 0.0125: the soft-plus has not yet met its asymptote.
     "softplus": lambda: nn.Softplus(beta=25, threshold=1),

@@ -1,7 +1,7 @@
 """Step-size rules: how γ changes from update to update, or at a plateau. torch's schedulers do the arithmetic."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -16,7 +16,7 @@ def cosine(k: int, budget: float) -> float:
     """γ_k / γ_0 = (1 + cos(πk / budget)) / 2, from 1 to 0 at the end of the budget (Loshchilov and Hutter 2017).
 
     Written as cos²(πk / 2 budget), which keeps the digits that 1 + cos would cancel. torch's CosineAnnealingLR
-    computes each step size from the one before, which gathers rounding and cannot follow a budget that is changed.
+    computes each step size from the one before, which gathers rounding and cannot follow a budget that changes.
     """
     return math.cos(math.pi / 2 * min(k / budget, 1)) ** 2
 
@@ -25,14 +25,9 @@ PER_UPDATE = {"inverse_sqrt": inverse_sqrt, "cosine": cosine}
 
 
 class PerUpdate(LambdaLR):
-    """A step size that is a function of the update's number: γ_k = γ_0 · rule(k, budget). Step it every update.
+    """γ_k = γ_0 · rule(k, budget), for the rule with a name in PER_UPDATE; to be stepped after every update.
 
-    Args:
-        optimizer: Its step size is γ_0.
-        rule: A name in PER_UPDATE.
-
-    Raises:
-        KeyError: The rule is unknown.
+    The optimizer's step size is γ_0. An unknown rule is a KeyError.
     """
 
     def __init__(self, optimizer: Optimizer, rule: str) -> None:
@@ -40,14 +35,14 @@ class PerUpdate(LambdaLR):
         super().__init__(optimizer, lambda k: PER_UPDATE[rule](k, self.budget))
 
     def set_budget(self, budget: float) -> None:
-        """Sets the number of updates of the whole run, before the first or when a run is resumed with another one."""
+        """Set the number of updates of the whole run, before the first or when a run is resumed with another one."""
         self.budget = budget
         for group, lr, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
             group["lr"] = lr * factor(self.last_epoch)  # torch counts its steps, our updates, as epochs
 
 
 class Plateau(ReduceLROnPlateau):
-    """The practitioners' rule of the notebook: at a plateau of a validation metric go on with δγ. Step it every epoch.
+    """The practitioners' rule of the notebook: δγ from a plateau on; to be stepped after every epoch.
 
     Args:
         optimizer: Its step size is γ_0.
@@ -64,24 +59,24 @@ class Plateau(ReduceLROnPlateau):
     def __init__(
         self, optimizer: Optimizer, monitor: Literal["loss", "accuracy"], patience: int, decay: float, max_decays: int
     ) -> None:
-        mode = "min" if monitor == "loss" else "max"
+        mode: Literal["min", "max"] = "min" if monitor == "loss" else "max"
         # torch counts the epochs without improvement that it lets pass, and reduces at the one after.
         super().__init__(optimizer, mode, factor=decay, patience=patience - 1, threshold=0, eps=0)
         self.monitor = f"val/{monitor}"
         self.max_decays = max_decays
         self.plateaus = 0
 
-    def step(self, metrics: float) -> None:
-        """Takes the metric of an epoch. At the last plateau too γ is reduced, for who goes on from there."""
+    def step(self, metrics: Any) -> None:  # type: ignore[override]
+        """Take the metric of an epoch. The last plateau reduces γ too, for a run that is continued."""
         before = self.optimizer.param_groups[0]["lr"]
         super().step(metrics)
         self.plateaus += self.optimizer.param_groups[0]["lr"] < before
 
     @property
     def exhausted(self) -> bool:
-        """Whether a plateau was met after `max_decays` reductions."""
+        """Whether a plateau followed `max_decays` reductions."""
         return self.plateaus > self.max_decays
 
     def state_dict(self) -> dict[str, float]:
-        """What has been seen, in plain numbers; what was asked for can be changed when a run is resumed."""
+        """The past, in plain numbers; settings can change when a run is resumed."""
         return {name: getattr(self, name) for name in ("best", "num_bad_epochs", "last_epoch", "plateaus")}

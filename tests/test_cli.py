@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -384,18 +383,3 @@ def test_default_root_dir_moves_the_runs(run: Run) -> None:
     assert "elsewhere/lightning_logs/version_0/checkpoints/last.ckpt" in output
     _, messages = run("test", "--data.source", "digits", "--ckpt_path", "last", *place)
     assert "elsewhere/lightning_logs/version_0" in messages
-
-
-def readme_commands() -> list[str]:
-    """Every `fit` command of the README's blocks of code."""
-    lines = (line.strip() for line in (ROOT / "README.md").read_text().splitlines())
-    return [line for line in lines if line.startswith("python -m mnist_mlp fit") and "--ckpt_path" not in line]
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_readmes_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(command.split(">")[0])[3:]
-    with pytest.raises(SystemExit) as end:
-        main([*words, "--print_config"])
-    assert end.value.code == 0

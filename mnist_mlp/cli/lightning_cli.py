@@ -9,9 +9,8 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -30,7 +29,6 @@ from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
 from mnist_mlp.runtime.last_checkpoint import AtomicCheckpointIO, LastCheckpoint
-from mnist_mlp.studies.report import new_folder
 
 COMMANDS = {
     "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
@@ -45,47 +43,36 @@ EPILOG = (
 )
 FIXED = ("model.hidden", "model.activation")  # settings that a command cannot change from those of its checkpoint
 FIXED_IN_FIT = (*FIXED, "model.schedule", "model.monitor", "data.source", "data.val_size", "seed_everything")
+TRAINER_DEFAULTS = {
+    "max_epochs": 2,
+    "devices": 1,
+    "log_every_n_steps": 25,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
 
 
 class CLI(LightningCLI):
-    """LightningCLI for the classifier and its data.
-
-    Args:
-        args: The command and its arguments.
-    """
+    """LightningCLI for the classifier and its data, run on a command and its arguments."""
 
     def __init__(self, args: list[str]) -> None:
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
-        usage = {
-            name: {
-                "command": name,
-                "usage": f"python -m mnist_mlp {name} [options]",
-                "description": text,
-                "epilog": EPILOG,
-            }
-            for name, text in COMMANDS.items()
-        }
         super().__init__(
             FastClassifier,
             FastDataModule,
             args=args,
             save_config_callback=SaveConfig,
             parser_class=Parser,
-            parser_kwargs={"prog": "python -m mnist_mlp", **usage},
-            trainer_defaults={
-                "max_epochs": 2,
-                "devices": 1,
-                "log_every_n_steps": 25,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
-                "callbacks": [HyperparametersTable(), ClosingSummary()],
+            parser_kwargs={
+                name: {"command": name, "description": text, "epilog": EPILOG} for name, text in COMMANDS.items()
             },
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [HyperparametersTable(), ClosingSummary()]},
         )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The commands and the arguments that are no options: no checkpoint may run code."""
+        """The commands, and the arguments that are no options: no checkpoint may run code."""
         hidden = {"weights_only", "return_predictions"}
         return {name: skipped | hidden for name, skipped in LightningCLI.subcommands().items()}
 
@@ -93,21 +80,17 @@ class CLI(LightningCLI):
         """Add the seed: always a number, so that every run can be repeated."""
         parser.add_argument("--seed_everything", type=Seed, default=0)
 
-    def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
+    def add_arguments_to_parser(self, parser: Parser) -> None:
         """Add checkpoints, pictures and the options of single commands; one seed draws weights, split and batches."""
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_class_arguments(ModelCheckpoint, "checkpoint", fail_untyped=False)
         parser.add_class_arguments(LastCheckpoint, "last")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "best",
-                "checkpoint.monitor": "val/accuracy",
-                "checkpoint.mode": "max",
-                "checkpoint.enable_version_counter": False,
-            }
-        )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        best = {"filename": "best", "monitor": "val/accuracy", "mode": "max", "enable_version_counter": False}
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in best.items()})
         text = "Draw pictures into TensorBoard after epochs 1, 2, 4, 8, ... and at the end."
         parser.add_argument("--pictures", type=bool, default=True, help=text)
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         if parser.command == "test":
             parser.add_argument("--errors", help="Picture (png, pdf, svg) to draw of all wrongly classified images.")
         if parser.command == "predict":
@@ -130,11 +113,9 @@ class CLI(LightningCLI):
         name = config.ckpt_path or (None if command == "fit" else "best")
         if name is None:
             return
-        logs = Path(config.trainer.default_root_dir or ".") / LOGS
-        path = find_checkpoint(str(name), logs)
+        path = find_checkpoint(str(name), Path(config.trainer.default_root_dir or ".") / LOGS)
         self.checkpoint_path, self.checkpoint = path, load_checkpoint(path, to_resume=command == "fit")
-        settings = settings_of(self.checkpoint)
-        defaults = Namespace(subcommand=command)
+        settings, defaults = settings_of(self.checkpoint), Namespace(subcommand=command)
         for key, value in settings.items():
             defaults[f"{command}.{key}"] = value
         run_settings = Path(path).parent.parent / CONFIG_FILE
@@ -153,7 +134,7 @@ class CLI(LightningCLI):
         """Check the settings, and fit those that depend on one another."""
         config = self.config[self.subcommand]
         config.ckpt_path = self.checkpoint_path
-        check_settings(config, self.checkpoint and self.checkpoint["hyper_parameters"]["lr"])
+        check_settings(config, self.checkpoint["hyper_parameters"]["lr"] if self.checkpoint else None)
         if self.subcommand == "fit":
             check_schedule(config)
         else:
@@ -167,7 +148,6 @@ class CLI(LightningCLI):
             config.optimizer = Namespace(class_path="mnist_mlp.gradient.GradientDescent", init_args=plain)
 
     def instantiate_classes(self) -> None:
-        """Make model, data and trainer; settings that they refuse are a user's error."""
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -176,13 +156,12 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with a progress bar on a terminal or lines elsewhere, and for `fit` with checkpoints."""
         config = self.config_init[self.subcommand]
-        plugins = config.trainer.plugins or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        plugins, callbacks = (
+            value if isinstance(value, list) else [value] if value else []
+            for value in (config.trainer.plugins, config.trainer.callbacks)
+        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
-        callbacks = config.trainer.callbacks or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        kwargs |= {"plugins": plugins, "callbacks": callbacks}
         if config.trainer.logger in (None, True):
             kwargs["logger"] = False  # until `before_fit`, when nothing can be refused any more
         if config.trainer.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
@@ -192,10 +171,11 @@ class CLI(LightningCLI):
             callbacks = [*callbacks, *([TensorBoardImages()] if config.pictures else [])]
             if config.trainer.enable_checkpointing is not False:
                 callbacks = [*callbacks, config.checkpoint, config.last]
-        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
+        return super().instantiate_trainer(**{**kwargs, "plugins": plugins, "callbacks": callbacks})
 
     def after_instantiate_classes(self) -> None:
         """Try the checkpoint before anything is written."""
+        path = f"--ckpt_path {self.checkpoint_path}"
         if self.subcommand == "predict" and self.trainer.world_size > 1:
             raise UserError(f"--trainer.devices is {self.trainer.world_size}: predict runs in one process")
         if self.checkpoint is None:
@@ -203,21 +183,13 @@ class CLI(LightningCLI):
         try:
             self.model.load_state_dict(self.checkpoint["state_dict"])
         except RuntimeError:
-            raise UserError(
-                f"--ckpt_path {self.checkpoint_path}: its parameters are not of the network it names"
-            ) from None
-        if self.subcommand == "fit" and not self.same_kind_of_optimizer(self.checkpoint):
-            raise UserError(
-                f"--ckpt_path {self.checkpoint_path}: another --optimizer or --lr_scheduler trained it: give the same"
-            )
+            raise UserError(f"{path}: its parameters are not of the network it names") from None
+        states = ([each.state_dict() for each in group] for group in self.model.configure_optimizers())
+        saved = self.checkpoint.get("optimizer_states", []), self.checkpoint.get("lr_schedulers", [])
+        if self.subcommand == "fit" and state_names(*states) != state_names(*saved):
+            raise UserError(f"{path}: another --optimizer or --lr_scheduler trained it: give the same")
         if self.trainer.is_global_zero:
             print("checkpoint:", self.checkpoint_path, file=sys.stderr)
-
-    def same_kind_of_optimizer(self, checkpoint: dict[str, Any]) -> bool:
-        """Whether the states of a checkpoint's optimizer and schedulers have the names that those of this run have."""
-        optimizers, schedulers = ([each.state_dict() for each in group] for group in self.model.configure_optimizers())
-        saved = checkpoint.get("optimizer_states", []), checkpoint.get("lr_schedulers", [])
-        return state_names(optimizers, schedulers) == state_names(*saved)
 
     @staticmethod
     def configure_optimizers(
@@ -228,30 +200,19 @@ class CLI(LightningCLI):
         return [optimizer], [lr_scheduler] if lr_scheduler else lightning_module.schedulers(optimizer)
 
     def before_fit(self) -> None:
-        """Log into a new folder, or into that of the run that is resumed, whose later points are replaced."""
-        if self.config_init.fit.trainer.logger not in (None, True):
+        """Log into a new folder, or into that of the run that is resumed."""
+        trainer = self.config_init.fit.trainer
+        if trainer.logger not in (None, True):
             return
-        root = self.config_init.fit.trainer.default_root_dir or ""
-        logs = Path(root) / LOGS
-        folder = Path(self.checkpoint_path).parent.parent if self.checkpoint_path else None
-        if self.checkpoint and folder and folder.parent.resolve() == logs.resolve():
-            self.trainer.logger = RunLogger(
-                root, LOGS, version=folder.name, default_hp_metric=False, purge_step=self.checkpoint["global_step"]
-            )
-            for callback in self.trainer.callbacks:
-                if isinstance(callback, SaveConfig):
-                    callback.overwrite = True
+        logs = Path(trainer.default_root_dir or "") / LOGS
+        folder = Path(self.checkpoint_path or "").parent.parent
+        if self.checkpoint and folder.parent.resolve() == logs.resolve():
+            self.trainer.logger = RunLogger(logs, folder.name, purge_step=self.checkpoint["global_step"])
         else:
-            version = new_folder(logs, "version").name if rank_zero_only.rank == 0 else None
-            self.trainer.logger = RunLogger(root, LOGS, version=version, default_hp_metric=False)
-            self.trainer.logger.new = True
+            self.trainer.logger = RunLogger(logs)
 
     def test(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str, verbose: bool) -> None:
-        """Test, and draw the errors if `--errors` asks for it.
-
-        Raises:
-            UserError: The picture cannot be written there, or there are several processes.
-        """
+        """Test, and draw the errors if `--errors` asks for it and can have it, else raise a UserError."""
         picture = self.config_init.test.errors
         if picture is not None:
             if Path(picture).suffix.lower() not in (".png", ".pdf", ".svg") or not Path(picture).parent.is_dir():
@@ -261,36 +222,29 @@ class CLI(LightningCLI):
         self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=verbose)
         if picture is not None:
             self.trainer.limit_predict_batches = self.trainer.limit_test_batches
-            labels, scores = self.predictions(model, datamodule, ckpt_path)
+            labels, scores = self.predictions(ckpt_path)
             wrong = (scores.argmax(dim=1) != labels).nonzero().flatten()
             images = datamodule.test_set[0].cpu()[wrong]
             draw_errors(images, labels[wrong], scores[wrong], f"{len(wrong):,} wrong").savefig(picture, dpi=120)
             print(f"{'errors':<11} {picture}")
 
     def predict(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
-        """Classify the images of `--images`, or the test images.
-
-        Raises:
-            UserError: An option needs own images, or not all of these could be used.
-        """
+        """Classify the images of `--images`, or the test images; raise a UserError if not all can be used."""
         config = self.config_init.predict
         if config.images:
-            folder = Path(config.trainer.default_root_dir or "") / LOGS
-            csv = Path(config.csv) if config.csv else folder / "predictions.csv"
+            csv = Path(config.csv or Path(config.trainer.default_root_dir or "") / LOGS / "predictions.csv")
             classify_images(model.eval(), config.images, csv, config.save_inputs and Path(config.save_inputs))
             return
         for option in ("csv", "save_inputs"):
             if config[option] is not None:
                 raise UserError(f"--{option} {config[option]}: is for your own images, give --images")
-        print_predictions(*self.predictions(model, datamodule, ckpt_path))
+        print_predictions(*self.predictions(ckpt_path))
 
-    def predictions(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> list[torch.Tensor]:
-        """Labels, (N,) int64, and scores, (N, 10) float64, of the test images, on the CPU.
-
-        Raises:
-            UserError: There are none.
-        """
-        batches = self.trainer.predict(model, datamodule=datamodule, return_predictions=True, ckpt_path=ckpt_path)
+    def predictions(self, ckpt_path: str) -> list[torch.Tensor]:
+        """Labels, (N,) int64, and scores, (N, 10) float64, of the test images, on the CPU."""
+        batches = self.trainer.predict(
+            self.model, datamodule=self.datamodule, return_predictions=True, ckpt_path=ckpt_path
+        )
         if not batches:
             raise UserError("--trainer.limit_predict_batches leaves no image to classify")
         return [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]

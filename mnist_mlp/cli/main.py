@@ -1,4 +1,4 @@
-"""The entry point: which command is run, and how each kind of error ends it."""
+"""The entry point: which command runs, and how each kind of error ends it."""
 
 import inspect
 import logging
@@ -16,12 +16,17 @@ from mnist_mlp.cli.studies import STUDIES, run_study
 from mnist_mlp.errors import StoppedBySignalError, UserError
 from mnist_mlp.runtime.signals import signals_as_errors
 
+EXPECTED_WARNINGS = (
+    ".*configure_optimizers` will be overridden",  # by --optimizer
+    ".*could not find the monitored key",  # before the first validation
+    "Using ModelCheckpoint with manual optimization",  # a checkpoint holds the parameters after its update
+    "Checkpoint directory .* exists",  # a resumed run continues in its folder
+    "Be aware that when using `ckpt_path`, callbacks",  # only `fit` saves checkpoints
+)
+
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command.
-
-    Args:
-        args: The words after `python -m mnist_mlp`; by default those of the command line.
+    """Run a command, given as the words after `python -m mnist_mlp`; by default those of the command line.
 
     Raises:
         SystemExit: With code 2 and one line on stderr, for anything wrong with the arguments or files; with code 1
@@ -37,10 +42,10 @@ def main(args: list[str] | None = None) -> None:
         if error.exit_code == 1 and rank_zero_only.rank > 0:  # every process diverges, one says so
             sys.exit(1)
         fail(str(error), error.exit_code)
-    except (MisconfigurationException, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (MisconfigurationException, OSError) as error:  # OSError: a folder that cannot be made, a full disk
         fail(str(error))
     except StoppedBySignalError as stop:
         if rank_zero_only.rank > 0:  # rank 0 says so; torchrun ends the others when one fails
@@ -55,48 +60,30 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str]) -> None:
     """Run the command that the first word names."""
-    command, names = (args[0] if args else None), ", ".join([*COMMANDS, *STUDIES])
+    names, command = ", ".join([*COMMANDS, *STUDIES]), args[0] if args else "--help"
     if command in COMMANDS:
         CLI(args)
     elif command in STUDIES:
         run_study(command, args[1:])
-    elif command in ("-h", "--help"):
-        print(overview())
-    elif command is None:
-        print(overview())
-        raise UserError(f"give a command: {names}")
-    else:
+    elif command not in ("-h", "--help"):
         raise UserError(f"{command} is no command: give one of {names}")
-
-
-def overview() -> str:
-    """The commands, each with its first line of help."""
-    lines = COMMANDS | {name: inspect.getdoc(function).split("\n")[0] for name, function in STUDIES.items()}
-    width = max(map(len, lines))
-    return "\n".join(
-        [
-            "usage: python -m mnist_mlp COMMAND [options]\n",
-            "A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n",
-            *(f"  {name:<{width}}  {text}" for name, text in lines.items()),
-            "\npython -m mnist_mlp COMMAND --help explains the options.",
-        ]
-    )
+    else:
+        print("usage: python -m mnist_mlp COMMAND [options]\n")
+        print("A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n")
+        docstrings = {name: str(inspect.getdoc(function)).split("\n")[0] for name, function in STUDIES.items()}
+        for name, text in (COMMANDS | docstrings).items():
+            print(f"  {name:<20} {text}")
+        print("\npython -m mnist_mlp COMMAND --help explains the options.")
+        if not args:
+            raise UserError(f"give a command: {names}")
 
 
 def silence_libraries() -> None:
     """Show warnings as one line each, and hide those about what is intended here."""
-    warnings.showwarning = show_warning
+    warnings.showwarning = show_warning  # type: ignore[assignment]
     for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
         warnings.filterwarnings("ignore", category=category)
-    # --optimizer replaces our own, a checkpoint holds the parameters after its update, a resumed run continues in its
-    # folder, and only `fit` saves checkpoints.
-    for message in (
-        ".*configure_optimizers` will be overridden",
-        ".*could not find the monitored key",  # no validation yet
-        "Using ModelCheckpoint with manual optimization",
-        "Checkpoint directory .* exists",
-        "Be aware that when using `ckpt_path`, callbacks",
-    ):
+    for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)

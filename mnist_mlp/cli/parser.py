@@ -33,6 +33,7 @@ HELP = {  # of the options in these groups that --help shows, and of Lightning's
     "lr_scheduler": "A scheduler of torch, stepped every epoch, as StepLR with --lr_scheduler.step_size.",
     "ckpt_path": "A path, a URL, or best or last of the newest run.",
 }
+HIDDEN = ("model", "data", "data.seed", "optimizer.help", "lr_scheduler.help", "verbose")
 TITLES = {  # of the groups of options
     "model": "Network, loss and step size",
     "data": "Data",
@@ -41,16 +42,18 @@ TITLES = {  # of the groups of options
     "lr_scheduler": "A step size that changes",
     **dict.fromkeys(("fit", "validate", "test", "predict"), "Checkpoint"),
 }
-HIDDEN = ("model", "data", "data.seed", "optimizer.help", "lr_scheduler.help", "verbose")
+MESSAGES = (  # of jsonargparse, and how they read here
+    (r" and v<", " and <"),
+    (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
+    (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
+    (r"Expected a <class '[\w.]*Sequence'>. Got value: (.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
+    (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
+    (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
+)
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Shows meanings and defaults, not Python's types, of the options that a command uses and this project explains.
-
-    Args:
-        unused: Options to leave out.
-        kwargs: As for jsonargparse's formatter.
-    """
+    """Shows meaning and default, not Python's type, of the options that a command uses and this project explains."""
 
     def __init__(self, unused: Collection[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -61,7 +64,6 @@ class HelpFormatter(DefaultHelpFormatter):
         return text if action.default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
 
     def add_argument(self, action: argparse.Action) -> None:
-        """Add an option to the help, in this project's words where it has any."""
         library = action.dest.split(".")[0] in LIBRARY_GROUPS and action.dest not in HELP
         if library or action.dest in HIDDEN or action.dest in self.unused:
             return
@@ -72,20 +74,15 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 class Parser(LightningArgumentParser):
-    """An argument parser whose help is short and whose errors are one line.
+    """An argument parser for one command, or for all, whose help is short and whose errors are one line."""
 
-    Args:
-        command: The command whose options it parses, if it is one command's.
-        kwargs: As for Lightning's parser.
-    """
-
-    def __init__(self, command: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, command: str = "", **kwargs: Any) -> None:
         self.command = command
-        super().__init__(**kwargs)
+        usage = f"python -m mnist_mlp {command} [options]" if command else None
+        super().__init__(prog="python -m mnist_mlp", usage=usage, **kwargs)
 
     def format_help(self) -> str:
-        """The help of the command's own options, in groups under this project's titles."""
-        self.formatter_class = partial(HelpFormatter, UNUSED.get(self.command or "", ()))
+        self.formatter_class = partial(HelpFormatter, UNUSED.get(self.command, ()))
         for name, title in TITLES.items():
             if name in self.groups:
                 self.groups[name].title = title
@@ -93,26 +90,10 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message in terms of the command line, and end with exit code 2."""
-        message = re.sub(r'Parser key "([^"]+)":', lambda key: f"--{without_command(key[1])}:", message)
-        message = message.replace(" and v<", " and <")
-        for pattern, plain in (
-            (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
-            (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
-            (
-                r"Expected a <class '[\w.]*Sequence'>. Got value: (.*)",
-                r"must be a list such as [500] or [0.1,1], not '\1'",
-            ),
-            (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
-            (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
-        ):
+        message = re.sub(r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)":', r"--\1:", message)
+        for pattern, plain in MESSAGES:
             message = re.sub(pattern, plain, message)
         fail(message)
-
-
-def without_command(key: str) -> str:
-    """`model.lr` for the key `fit.model.lr`."""
-    first, _, rest = key.partition(".")
-    return rest if first in ("fit", "validate", "test", "predict") and rest else key
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -126,13 +107,7 @@ yaml_value = get_loader("yaml")
 
 
 def without_empty_groups(text: str) -> Any:
-    """Load YAML, leaving out groups of settings whose lines are all commented out.
-
-    jsonargparse takes `trainer:` alone for no trainer at all.
-
-    Args:
-        text: A file of settings, or a setting.
-    """
+    """Load YAML without groups whose lines are all commented out: jsonargparse takes `trainer:` for no trainer."""
 
     def fill(value: Any) -> Any:
         if not isinstance(value, dict):

@@ -2,25 +2,31 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from mnist_mlp.studies.report import new_folder
+
 CONFIG_FILE = "config.yaml"  # as Lightning names it
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the settings when training starts, so that a refused resumption leaves those of the run."""
+    """Saves the settings when training starts and not before, so that a refused resumption leaves those of the run."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save nothing yet."""
+    config: Namespace
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None: ...
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save `config.yaml`, which repeats the run and so leaves out the checkpoint it was resumed from."""
-        self.config = self.config.clone()
-        del self.config["ckpt_path"]
+        config = self.config.clone()
+        del config["ckpt_path"]
+        self.config, self.overwrite = config, True
         path = Path(str(trainer.log_dir)) / self.config_filename
         self.config_filename += ".part"  # a run that is killed now can still be resumed from the former file
         super().setup(trainer, pl_module, "fit")
@@ -29,15 +35,27 @@ class SaveConfig(SaveConfigCallback):
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's logger, which removes the new folder of a run that ends before it trains."""
+    """TensorBoard's logger for the folder `version_N` of a run, in `logs`.
 
-    new = False  # whether the folder has been made for this run
+    Args:
+        logs: The folder of runs.
+        version: A run to resume, whose points from `purge_step` on are replaced; by default a new folder is made,
+            and removed if the run ends before it trains.
+        options: As for TensorBoardLogger.
+    """
+
+    def __init__(self, logs: Path, version: str | None = None, **options: Any) -> None:
+        self.is_new = version is None
+        if version is None and rank_zero_only.rank == 0:  # the other processes are told
+            version = new_folder(logs, "version").name
+        super().__init__(
+            "" if logs.parent == Path() else logs.parent, logs.name, version, default_hp_metric=False, **options
+        )
 
     def finalize(self, status: str) -> None:
-        """Close the files, and remove the folder if it is new and training has not begun."""
         super().finalize(status)
         folder = Path(self.log_dir)
-        if status == "failed" and self.new and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
+        if status == "failed" and self.is_new and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
             for events in folder.glob("events.out.tfevents.*"):
                 events.unlink()
             with suppress(OSError):  # not empty

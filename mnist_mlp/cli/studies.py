@@ -21,51 +21,36 @@ from mnist_mlp.studies.find_lr import find_lr
 def prepare_data(data: MNISTDataModule) -> None:
     """Download MNIST into its directory and check it: for a node with a network.
 
-    Args:
-        data: Names the directory.
-
-    Raises:
-        UserError: It cannot be downloaded or written, or a file is broken.
+    A UserError says why it cannot be downloaded or written, or which file is broken.
     """
     fetch_mnist(data.hparams.data_dir)
     print(f"mnist is ready in {raw_folder(data.hparams.data_dir)}")
 
 
-STUDIES: dict[str, Callable[..., Any]] = {
-    function.__name__: function
-    for function in (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods)
-}
-DEFAULTS = {  # where those of `fit` would show nothing
-    "compare_decays": {"model.lr": 0.5},
-    "compare_methods": {"model.patience": 1},
-}
-GROUPS = {"model": MLPClassifier, "data": MNISTDataModule}
+FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods)
+STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
+DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}  # `fit`'s show nothing
+GROUPS = {"model": MLPClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
 
 
-def run_study(name: str, args: list[str]) -> None:
-    """Run a command on its arguments. A model or data among its parameters becomes a group of options as in `fit`."""
+def run_study(name: str, arguments: list[str]) -> None:
+    """Run a command on its arguments."""
     function = STUDIES[name]
     parameters = inspect.signature(function).parameters
-    parser = Parser(
-        command=name,
-        prog=f"python -m mnist_mlp {name}",
-        usage=f"python -m mnist_mlp {name} [options]",
-        description=inspect.getdoc(function).split("\n\nArgs:")[0],
-    )
+    description = str(inspect.getdoc(function)).split("\n\nArgs:")[0]
+    parser = Parser(command=name, description=description)
     parser.add_argument("--config", action=ActionConfigFile)
     if parser.add_function_arguments(function, skip=set(GROUPS)):
         parser.groups[name].title = "Study"
+    for group in GROUPS.keys() & parameters:
+        options = inspect.signature(GROUPS[group]).parameters
+        unused = {option for option in options if f"{group}.{option}" in UNUSED[name]}
+        parser.add_class_arguments(GROUPS[group], group, skip=unused)
     if "model" in parameters:
         parser.add_argument("--seed_everything", type=Seed, default=0)
-    for group, cls in GROUPS.items():
-        if group in parameters:
-            unused = {option for option in inspect.signature(cls).parameters if f"{group}.{option}" in UNUSED[name]}
-            parser.add_class_arguments(cls, group, skip=unused)
-    if "model" in parameters:
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
     parser.set_defaults(DEFAULTS.get(name, {}))
-    config = parser.parse_args(args)
-    if "model" in parameters:
-        seed_everything(config.seed_everything)
+    config = parser.parse_args(arguments)
+    seed_everything(config.get("seed_everything", 0))
     objects = parser.instantiate_classes(config)
     function(**{parameter: objects[parameter] for parameter in parameters})

@@ -10,14 +10,11 @@ from mnist_mlp.errors import UserError
 
 
 def check_settings(config: Namespace, lr: float | None) -> None:
-    """Refuse settings that cannot work, alone or together.
+    """Raise a UserError for settings that cannot work, alone or together.
 
     Args:
         config: The settings of a command.
         lr: Step size of the run that is resumed, if one is.
-
-    Raises:
-        UserError: Names the option.
     """
     usual = inspect.signature(MLPClassifier).parameters["lr"].default if lr is None else lr
     if config.model.lr > torch.finfo(torch.float32).max:
@@ -33,11 +30,7 @@ def check_settings(config: Namespace, lr: float | None) -> None:
 
 
 def check_schedule(config: Namespace) -> None:
-    """Refuse settings that --model.schedule cannot work with.
-
-    Raises:
-        UserError: Names the options.
-    """
+    """Raise a UserError for settings of `fit` that --model.schedule cannot work with."""
     schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer
     if config.lr_scheduler and config.model.schedule != "constant":
         raise UserError(f"{schedule} and --lr_scheduler cannot both change the step size: leave one out")

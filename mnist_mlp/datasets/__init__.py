@@ -1,1 +1,1 @@
-"""The data: MNIST, its stand-in, deformations, and images of your own."""
+"""Data sets: MNIST, a stand-in for it, random deformations, and your own images."""

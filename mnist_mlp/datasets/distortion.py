@@ -1,4 +1,6 @@
-"""Random deformations of images: rotation, scale, shear, shift and elastic fields, each image its own."""
+"""Random deformations of images: rotation, scale, shear, shift and elastic fields, drawn for each image."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -6,43 +8,37 @@ from torch import Tensor
 
 from mnist_mlp.errors import UserError
 
-NEGLIGIBLE = 1e-4  # share of the strongest mode's variance, below which a mode of the elastic field is left out
-STRENGTHS = {  # the lowest and the highest that make sense, for images of 28 by 28 pixels
-    "rotation": (0, 180),
-    "scale": (0, 0.9),
-    "shear": (0, 10),
-    "shift": (0, 28),
-    "elastic": (0, 28),
-    "sigma": (1, 100),
-}
+NEGLIGIBLE = 1e-4  # modes of the elastic field with less than this share of the largest variance are left out
+# Lowest and highest sensible values for 28x28 images.
+STRENGTHS = dict(rotation=(0, 180), scale=(0, 0.9), shear=(0, 10), shift=(0, 28), elastic=(0, 28), sigma=(1, 100))
 
 
 class Distortion:
-    """Random deformations of a batch of square images at once, on the device where they lie.
+    """Random deformations of a batch of square images, all at once on the images' device.
 
-    Every pixel of a deformed image is read, with bilinear interpolation, from another place of the original: its own
-    place under a random affine map about the middle of the image, displaced by a random smooth field (Simard,
-    Steinkraus and Platt 2003: white noise smoothed by a Gaussian filter of deviation `sigma`).
+    Each pixel of a deformed image is read by bilinear interpolation from another place in the original: the pixel's
+    own place under a random affine map about the image's centre, displaced by a random smooth field, which is white
+    noise under a Gaussian filter (Simard, Steinkraus and Platt 2003).
 
-    Both are sums of products of a function of the row and one of the column: affine maps of 1 and the coordinate, a
-    smoothed field of the eigenvectors of its covariance exp(-d²/4σ²) along one axis, of which only the first few
-    count. So a deformation is a small matrix C of coefficients for each coordinate, and its places are B C Bᵀ, where
-    the columns of B are those functions: 0.1 to 0.2 ms for 200 images on a CPU, where `affine_grid` takes 0.7 to 1.6.
+    Map and field are both sums of products of a function of the row and a function of the column: 1 and the
+    coordinate for the map, and for the field the first few eigenvectors of its covariance exp(-d²/4σ²) along one
+    axis. A deformation is thus a small matrix C of coefficients for each coordinate, and the places are B C Bᵀ with
+    these functions as columns of B. For 200 images on a CPU this takes 0.1 to 0.2 ms, `affine_grid` 0.7 to 1.6 ms.
 
     Args:
-        rotation: Largest angle, in degrees, either way.
-        scale: Largest relative change of the width and of the height that is read, each by itself: 0.1 makes a digit
-            0.91 to 1.11 times as wide.
+        rotation: Largest angle either way, in degrees.
+        scale: Largest relative change of the width and of the height that are read: 0.1 makes a digit 0.91 to 1.11
+            times as wide and, independently, as high.
         shear: Largest horizontal shift from one row to the next, in pixels.
-        shift: Largest shift in each direction, in pixels.
-        elastic: Standard deviation of the elastic displacement in each direction, in pixels.
-        sigma: Width of the Gaussian filter, in pixels: large for few and long waves, which take less memory.
-        background: Value of the pixels that come from outside the image.
-        size: Pixels of an image's side.
-        device: Where the images are.
+        shift: Largest shift along each axis, in pixels.
+        elastic: Standard deviation of the elastic displacement along each axis, in pixels.
+        sigma: Width of the Gaussian filter, in pixels; a large one gives few, long waves and needs less memory.
+        background: Value of pixels read from outside the image.
+        size: Side of an image, in pixels.
+        device: Device of the images.
 
     Raises:
-        UserError: A strength is out of its range, which the message names.
+        UserError: A strength is out of its range in STRENGTHS.
     """
 
     def __init__(
@@ -58,54 +54,45 @@ class Distortion:
         size: int = 28,
         device: torch.device | str = "cpu",
     ) -> None:
-        given = (rotation, scale, shear, shift, elastic, sigma)
-        for (name, (low, high)), value in zip(STRENGTHS.items(), given, strict=True):
+        values = (rotation, scale, shear, shift, elastic, sigma)
+        for (name, (low, high)), value in zip(STRENGTHS.items(), values, strict=True):
             if not low <= value <= high:
                 raise UserError(f"--data.{name} is {value:g}: it must be from {low} to {high}")
         self.rotation, self.scale, self.shear, self.shift, self.elastic = rotation, scale, shear, shift, elastic
         self.background, self.size = background, size
         pixels = torch.arange(size, dtype=torch.float64)
-        coordinate = (2 * pixels + 1) / size - 1  # as `grid_sample` counts: -1 and 1 are the image's edges
+        coordinate = (2 * pixels + 1) / size - 1  # as in `grid_sample`: the image's edges are at -1 and 1
         variances, modes = torch.linalg.eigh(torch.exp(-(((pixels[:, None] - pixels) / sigma) ** 2) / 4))
-        count = (variances > NEGLIGIBLE * variances.max()) & (elastic > 0)
-        waves = modes[:, count] * variances[count].sqrt()
+        kept = (variances > NEGLIGIBLE * variances.max()) & (elastic > 0)
+        waves = modes[:, kept] * variances[kept].sqrt()
         self.basis = torch.cat((torch.ones(size, 1), coordinate[:, None], waves), dim=1).float().to(device)
 
     def draw(self, number: int, seed: int, out: Tensor | None = None) -> Tensor:
-        """The coefficients of random deformations.
+        """Draw random deformations, which depend only on the seed, 0 to 2⁶⁴ - 1, and on the kind of device.
 
-        Args:
-            number: How many, N.
-            seed: What they are a function of, on a device of the same kind; 0 to 2⁶⁴ - 1.
-            out: What `draw` has returned for as many, to be used again.
-
-        Returns:
-            (N, 2, m, m) float32: for the column and for the row that a pixel is read from, the coefficients of the
-            products of m functions of the pixel's own row and m of its column.
+        Return (number, 2, m, m) float32: for the column and the row from which a pixel is read, the coefficients of
+        the products of m functions of the pixel's row and m of its column. An earlier result for the same number may
+        be passed as `out`, to be overwritten and returned.
         """
         device, m = self.basis.device, self.basis.shape[1]
-        own = {"generator": torch.Generator(device).manual_seed(seed), "device": device, "dtype": torch.float32}
-        c = torch.zeros(number, 2, m, m, device=device, dtype=torch.float32) if out is None else out
-        angle, width, height, shear, *shifts = torch.rand(6, number, **own) * 2 - 1
+        options: dict[str, Any] = {
+            "generator": torch.Generator(device).manual_seed(seed),
+            "device": device,
+            "dtype": torch.float32,
+        }
+        c = self.basis.new_zeros(number, 2, m, m) if out is None else out
+        angle, width, height, shear, *shifts = torch.rand(6, number, **options) * 2 - 1
         angle = torch.deg2rad(self.rotation * angle)
         width, height, shear = 1 + self.scale * width, 1 + self.scale * height, self.shear * shear
         cos, sin = angle.cos(), angle.sin()
         c[:, 0, 0, 1], c[:, 0, 1, 0] = cos * width, (shear * cos - sin) * height
         c[:, 1, 0, 1], c[:, 1, 1, 0] = sin * width, (shear * sin + cos) * height
         c[:, :, 0, 0] = self.shift * 2 / self.size * torch.stack(shifts, dim=1)
-        c[:, :, 2:, 2:] = torch.randn(number, 2, m - 2, m - 2, **own).mul_(self.elastic * 2 / self.size)
+        c[:, :, 2:, 2:] = torch.randn(number, 2, m - 2, m - 2, **options).mul_(self.elastic * 2 / self.size)
         return c
 
     def __call__(self, images: Tensor, coefficients: Tensor) -> Tensor:
-        """The images, each under its own deformation.
-
-        Args:
-            images: (B, 1, size, size) float32.
-            coefficients: (B, 2, m, m) float32, from `draw`.
-
-        Returns:
-            New images, (B, 1, size, size) float32.
-        """
+        """Return images, (B, 1, size, size) float32, deformed by coefficients from `draw`, (B, 2, m, m)."""
         m = self.basis.shape[1]
         with torch.autocast(self.basis.device.type, enabled=False):  # places in bfloat16 would be pixels off
             rows = (coefficients.reshape(-1, m) @ self.basis.T).view(-1, m, self.size)

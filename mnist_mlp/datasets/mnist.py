@@ -1,4 +1,4 @@
-"""The files of MNIST: fetched with a time limit, verified, never half-written."""
+"""MNIST's files: downloaded within a time limit, verified, never half-written."""
 
 import io
 import shutil
@@ -19,8 +19,8 @@ from mnist_mlp.errors import NotFoundError, UserError
 
 TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
 
-# Size in bytes and MD5 of each file as torchvision extracts it; torchvision itself knows only the archives' MD5
-# and looks no further than whether the extracted files exist.
+# Size in bytes and MD5 of each extracted file. torchvision knows the MD5 of the archives only, and merely checks that
+# the extracted files exist.
 EXTRACTED = {
     "train-images-idx3-ubyte": (47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
     "train-labels-idx1-ubyte": (60_008, "a25bea736e30d166cdddb491f175f624"),
@@ -31,43 +31,32 @@ TIME_TO_REACH = 15.0  # seconds, for all mirrors together
 
 
 def raw_folder(data_dir: str | Path) -> Path:
-    """Where torchvision keeps MNIST's files under `data_dir`."""
+    """Return the folder under `data_dir` where torchvision keeps MNIST's files."""
     return Path(data_dir) / "MNIST" / "raw"
 
 
 def mnist_exists(data_dir: str | Path) -> bool:
-    """Whether the four extracted files are there in their right sizes, which is quick to see."""
-    paths = {raw_folder(data_dir) / name: size for name, (size, _) in EXTRACTED.items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+    """Return whether the four extracted files exist and have the right sizes, without reading them."""
+    sizes = {raw_folder(data_dir) / name: size for name, (size, _) in EXTRACTED.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
 def read_mnist(data_dir: str | Path, train: bool) -> tuple[Tensor, Tensor]:
-    """The images and labels, read by torchvision.
+    """Read the 60,000 training or 10,000 test images from a directory that `fetch_mnist` has prepared.
 
-    Args:
-        data_dir: A directory that `fetch_mnist` has prepared.
-        train: Whether to read the training set, 60,000 images, or the test set, 10,000.
-
-    Returns:
-        Images, (N, 28, 28) uint8, white on black, and labels, (N,) int64.
+    Return images, (N, 28, 28) uint8, white on black, and labels, (N,) int64.
     """
     mnist = MNIST(data_dir, train=train)
     return mnist.data, mnist.targets
 
 
 def fetch_mnist(data_dir: str | Path) -> None:
-    """Leaves `data_dir` with MNIST's four files, extracted and with the right checksums.
+    """Bring MNIST's four extracted files, with the right checksums, into `data_dir`, which is created if missing.
 
-    Archives (`*.gz`) that are already in `data_dir/MNIST/raw` are used, the others downloaded. All work is done
-    in a temporary directory and each finished file renamed into place, so that neither an interruption nor
-    another process at the same work can leave or meet a part of a file.
-
-    Args:
-        data_dir: Made if it does not exist.
-
-    Raises:
-        NotFoundError: A file is missing and no mirror answered within 15 seconds, or its download failed.
-        UserError: A file is broken, or the directory cannot be written.
+    Archives (`*.gz`) already in `data_dir/MNIST/raw` are used, missing ones downloaded. All work is done in a
+    temporary directory and each finished file renamed into place, so that an interruption leaves no partial file and
+    another process never finds one. Raise NotFoundError if a file is missing and no mirror answers within 15 seconds
+    or the download fails, and UserError if a file is broken or the directory cannot be written.
     """
     raw = raw_folder(data_dir)
     if verify_files(raw):
@@ -86,69 +75,59 @@ def fetch_mnist(data_dir: str | Path) -> None:
             MNIST(root, download=True)  # extracts
             for path in scratch.iterdir():
                 path.replace(raw / path.name)
-    except (OSError, UserError) as error:
-        for folder in new:
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, UserError):
-            raise
+    except OSError as error:
         raise UserError(f"--data.data_dir {data_dir} cannot be written: {error}") from None
+    finally:
+        for folder in new:
+            with suppress(OSError):  # not empty: all went well
+                folder.rmdir()
 
 
 def verify_files(raw: Path) -> bool:
-    """Checks the size and checksum of every file of MNIST that is in `raw`, archive or extracted.
+    """Return whether all four extracted files are in `raw`, after verifying every file of MNIST there, archives too.
 
-    Returns:
-        Whether all four extracted files are there.
-
-    Raises:
-        UserError: A file is not what it should be.
+    Raise UserError if one is broken or cannot be read.
     """
     checksums = {name: md5 for name, (_, md5) in EXTRACTED.items()} | dict(MNIST.resources)
     for name, md5 in checksums.items():
         path = raw / name
         try:
-            broken = path.exists() and not check_integrity(path, md5)
+            if path.exists() and not check_integrity(path, md5):
+                raise UserError(
+                    f"{path} is not MNIST's (truncated, corrupted or foreign; {path.stat().st_size:,} bytes, wrong "
+                    "MD5): delete it and run again"
+                )
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
-        if broken:
-            size = f"{path.stat().st_size:,} bytes"
-            raise UserError(
-                f"{path} is not MNIST's (truncated, corrupted or foreign; {size}, wrong MD5): delete it and run again"
-            )
     return all((raw / name).exists() for name in EXTRACTED)
 
 
 def download_archives(root: str, raw: Path) -> None:
-    """Downloads the archives that are missing under `root`, on a terminal with torchvision's progress bars.
+    """Download the archives missing under `root`, with torchvision's progress bars if stderr is a terminal.
 
-    Raises:
-        NotFoundError: No mirror answered in time, or the download broke off.
+    Raise NotFoundError, which tells the user to put them into `raw`, if no mirror answers in time or a download fails.
     """
-    names = ", ".join(name for name, _ in MNIST.resources)
-    remedy = f"put {names} into {raw}, or use --data.source digits"
+    remedy = f"put {', '.join(name for name, _ in MNIST.resources)} into {raw}, or use --data.source digits"
     print(f"MNIST is not in {raw}: trying its mirrors for {TIME_TO_REACH:.0f} s at most", file=sys.stderr)
     if not mirrors_answer():
         raise NotFoundError(f"MNIST is not in {raw} and no mirror of it can be reached: {remedy}")
-    patience = socket.getdefaulttimeout()
+    default = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIME_TO_REACH)  # torchvision sets none, so a stalled download would never end
-    bars = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
     try:
-        with bars:
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
             MNIST(root, download=True)
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise NotFoundError(f"the download of MNIST failed ({reason}): {remedy}") from None
+        raise NotFoundError(f"the download of MNIST failed ({' '.join(str(error).split())}): {remedy}") from None
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(default)
     print("MNIST has been downloaded", file=sys.stderr)
 
 
 def mirrors_answer() -> bool:
-    """Whether a mirror of MNIST answers within 15 seconds.
+    """Return whether a mirror of MNIST answers within 15 seconds.
 
-    Each is asked in a thread of its own that may be left behind: a time limit on a connection does not bound the
-    look-up of the host's name, which hangs for minutes behind some firewalls.
+    Each is asked in its own thread, which may outlive the call: a connection's time limit does not cover the lookup of
+    the host's name, which can take minutes behind a firewall.
     """
     answered = threading.Event()
 
@@ -161,7 +140,6 @@ def mirrors_answer() -> bool:
     deadline = time.monotonic() + TIME_TO_REACH
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
-        if answered.wait(0.1):
-            break
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline and not answered.wait(0.1):
+        pass
     return answered.is_set()

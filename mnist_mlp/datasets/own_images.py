@@ -1,4 +1,4 @@
-"""Images of digits from files, of any size and colour, brought to MNIST's form."""
+"""Images of digits from files, of any size and colour, converted to MNIST's form."""
 
 import sys
 import warnings
@@ -14,51 +14,39 @@ from tqdm import tqdm
 
 from mnist_mlp.errors import UserError
 
-LONGEST = 400  # pixels of a side that are looked at: more would be slow and bring nothing
-SIDE, BOX = 28, 20  # of an image of MNIST, and of the digit in it
-FAINTEST = 32  # of 255, between the digit and its background
-LIGHT, DARK = 0.3, 0.7  # of the strongest contrast: what counts as background, and as ink
-# What Pillow does not read itself: EPS it gives to another program, and for the others it has no reader.
-FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")
+LONGEST = 400  # pixels of a side; larger images are reduced, as more pixels cost time and do not help
+SIDE, BOX = 28, 20  # pixels of an image of MNIST, and of the box around its digit
+FAINTEST = 32  # lowest contrast, of 255, between a digit and its background
+LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is background, above DARK is ink
+FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # read by other programs, or by none
 
 
 def formats() -> list[str]:
-    """The names of all formats that Pillow reads itself."""
+    """Return the names of all formats that Pillow reads itself."""
     Image.init()  # loads all its readers, and only once
     return [name for name in Image.ID if name not in FOREIGN]
 
 
 def find_images(names: Iterable[str]) -> list[Path]:
-    """The files that are meant by names of files, folders (the images in them) and patterns such as 'scans/*.png'.
+    """Return, each once, the paths of images given by files, folders and patterns such as 'scans/*.png'.
 
-    Args:
-        names: What is of nothing is taken for a file, of which `read_image` will say so.
-
-    Returns:
-        Each once.
+    A folder stands for the images in it. A name that matches nothing is kept, so that `read_image` reports it.
     """
     paths: list[Path] = []
     for name in names:
         path, found = Path(name), []
         if path.is_dir():
-            kinds, own = Image.registered_extensions(), formats()
-            found = [each for each in path.iterdir() if kinds.get(each.suffix.lower()) in own]
+            extensions, readable = Image.registered_extensions(), formats()
+            found = [file for file in path.iterdir() if extensions.get(file.suffix.lower()) in readable]
         elif not path.exists():
-            with suppress(ValueError, NotImplementedError):  # no pattern
+            with suppress(ValueError, NotImplementedError):  # not a pattern
                 found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         paths += sorted(found) or [path]
     return list(dict.fromkeys(paths))
 
 
 def read_images(paths: Iterable[Path]) -> dict[Path, Tensor]:
-    """Reads images, and says on stderr in one line each which of them cannot be used.
-
-    Args:
-        paths: Of files.
-
-    Returns:
-        Of each that can be used, (28, 28) uint8, white on black.
-    """
+    """Read images as (28, 28) uint8, white on black; print a line on stderr for each one that cannot be used."""
     images = {}
     for path in tqdm(paths, "reading images", disable=None, leave=False):
         try:
@@ -69,14 +57,9 @@ def read_images(paths: Iterable[Path]) -> dict[Path, Tensor]:
 
 
 def save_images(images: dict[Path, Tensor], folder: Path) -> None:
-    """Writes images as PNG files with the names of those they come from, numbered where two are the same.
+    """Save images, (28, 28) uint8, as PNG files named after their paths, with a number added where names repeat.
 
-    Args:
-        images: (28, 28) uint8, by the path of the file.
-        folder: Made if it does not exist.
-
-    Raises:
-        OSError: They cannot be written.
+    The folder is created if missing. Raise OSError if it or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
@@ -90,16 +73,9 @@ def save_images(images: dict[Path, Tensor], folder: Path) -> None:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Reads an image of one digit.
+    """Read an image of one digit in any format that Pillow reads, and convert it with `to_mnist`.
 
-    Args:
-        path: Of a file in any format that Pillow reads.
-
-    Returns:
-        (28, 28) uint8, white on black, as `to_mnist` makes it.
-
-    Raises:
-        UserError: It is no image, damaged, too large or blank.
+    Return (28, 28) uint8, white on black. Raise UserError if it is missing, not an image, damaged, too large or blank.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no image in that folder" if Path(path).is_dir() else f"{path}: no such file")
@@ -112,7 +88,7 @@ def read_image(path: str | Path) -> Tensor:
         raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         raise UserError(f"{path}: not an image in a format that Pillow reads") from None
-    except Exception as error:  # each of Pillow's readers has its own for what is damaged
+    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
     digit = to_mnist(ImageOps.exif_transpose(image))
     if digit is None:
@@ -121,51 +97,42 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def to_mnist(image: Image.Image) -> Tensor | None:
-    """Brings a digit to MNIST's form, as its makers did (LeCun, Cortes and Burges).
+    """Convert a digit to MNIST's form, as MNIST's makers did (LeCun, Cortes and Burges).
 
-    It is cut out, scaled to fit a box of 20x20 with its proportions kept, and placed so that its centre of mass is in
-    the middle of 28x28. What differs from the border counts as ink, whatever the colours.
-
-    Args:
-        image: In any of Pillow's modes, with or without transparency.
-
-    Returns:
-        (28, 28) uint8, white on black; nothing for a blank image.
+    The digit is cut out, scaled to fit a 20x20 box with its proportions kept, and placed with its centre of mass in
+    the middle of 28x28. Ink is whatever differs from the border, in any colours and in any of Pillow's modes. Return
+    (28, 28) uint8, white on black, or None for a blank image.
     """
     ink = contrast(image)
-    if ink.size == 0 or ink.max() < FAINTEST:
+    if ink.max() < FAINTEST:
         return None
     ink = ((ink / ink.max() - LIGHT) / (DARK - LIGHT)).clip(0, 1)
     rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.5) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
-    digit = Image.fromarray(np.float32(ink)).resize((width, height), Image.Resampling.BICUBIC)
-    digit = np.asarray(digit).clip(0, None)
+    scaled = Image.fromarray(np.float32(ink)).resize((width, height), Image.Resampling.BICUBIC)
+    digit = np.asarray(scaled).clip(0, None)
     digit = digit / digit.max()
-    mass = digit.sum()
-    middle = (np.arange(height) @ digit.sum(axis=1) / mass, np.arange(width) @ digit.sum(axis=0) / mass)
-    top, left = (
-        min(max(round(SIDE / 2 - centre), 0), SIDE - side) for centre, side in zip(middle, digit.shape, strict=True)
-    )
+    centre = [np.arange(side) @ digit.sum(axis=axis) / digit.sum() for side, axis in ((height, 1), (width, 0))]
+    top, left = np.clip([round(SIDE / 2 - mean) for mean in centre], 0, [SIDE - height, SIDE - width])
     canvas = np.zeros((SIDE, SIDE))
     canvas[top : top + height, left : left + width] = digit
     return torch.from_numpy(canvas * 255).round().byte()
 
 
 def contrast(image: Image.Image) -> np.ndarray:
-    """How far each pixel's colour is from that of the border, (H, W) float in 0..255, H and W at most LONGEST."""
+    """Return how far each pixel's colour is from the border's, (H, W) float in 0..255, H and W at most LONGEST."""
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut off
         values = np.asarray(image, dtype=np.float32)
         finite = np.isfinite(values)
         values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
-        span = values.max() - values.min()
-        image = Image.fromarray(np.uint8((values - values.min()) / (span or 1) * 255))
+        image = Image.fromarray(np.uint8((values - values.min()) / (np.ptp(values) or 1) * 255))
     image = image.convert("RGBA")
     image.thumbnail((LONGEST, LONGEST))
-    *colours, alpha = np.moveaxis(np.asarray(image, dtype=np.float64), 2, 0)
-    opaque = alpha / 255
-    if 0 < opaque.sum() < opaque.size:  # behind it, what a drawing of its brightness stands out from
-        behind = 255 if np.average(np.mean(colours, axis=0), weights=opaque) < 128 else 0
-        colours = [opaque * colour + (1 - opaque) * behind for colour in colours]
-    border = [np.concatenate((colour[0], colour[-1], colour[:, 0], colour[:, -1])) for colour in colours]
-    return np.max([abs(colour - np.median(edge)) for colour, edge in zip(colours, border, strict=True)], axis=0)
+    pixels = np.asarray(image, dtype=np.float64)
+    colours, opacity = pixels[..., :3], pixels[..., 3:] / 255
+    if 0 < opacity.sum() < opacity.size:  # put a dark drawing on white, a bright one on black
+        ground = 255 if np.average(colours.mean(axis=2), weights=opacity[..., 0]) < 128 else 0
+        colours = opacity * colours + (1 - opacity) * ground
+    border = np.concatenate((colours[0], colours[-1], colours[:, 0], colours[:, -1]))
+    return abs(colours - np.median(border, axis=0)).max(axis=2)

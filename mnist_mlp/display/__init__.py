@@ -1,1 +1,1 @@
-"""Progress on a terminal, curves and pictures in TensorBoard."""
+"""Progress on a terminal; curves and pictures in TensorBoard."""

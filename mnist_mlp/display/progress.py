@@ -15,7 +15,7 @@ from mnist_mlp.schedules import Plateau
 
 
 class NotebookTable(BlockCallback):
-    """Prints the table of the notebook's `sgd`: passes through the data, mean loss of this epoch so far, seconds.
+    """Prints the table of the notebook's `sgd`: epochs, mean loss of this epoch so far, seconds.
 
     Args:
         every: Updates from one line to the next.
@@ -25,31 +25,24 @@ class NotebookTable(BlockCallback):
         self.every = every
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the header."""
         self.print(trainer, "Epoch\tAvg loss\tTime")
         self.on_train_epoch_start(trainer, pl_module)  # not called by Lightning when a run resumes mid-epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restart the mean and the clock."""
-        self.losses: list[Tensor] = []
+        self.losses: list[Tensor] = []  # of each block, on the device
         self.started = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Any],
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
-        """Keep the losses of a block on the device, and print a line for every `every`-th update in it."""
+        """Print a line for every `every`-th update in a block, which ends with update `batch_idx` of the epoch."""
         self.losses.append(outputs["loss"].reshape(-1))
         for i in range(batch_idx + 1 - len(self.losses[-1]), batch_idx + 1):
             if i % self.every == self.every - 1:
                 losses = torch.cat(self.losses)
                 mean = losses[: len(losses) - (batch_idx - i)].double().mean().item()
-                passes = trainer.current_epoch + i / trainer.num_training_batches
-                self.print(trainer, f"{passes:.2f}\t{mean:.4f}\t\t{time.perf_counter() - self.started:.2f}")
+                epochs = trainer.current_epoch + i / trainer.num_training_batches
+                self.print(trainer, f"{epochs:.2f}\t{mean:.4f}\t\t{time.perf_counter() - self.started:.2f}")
 
     @staticmethod
     def print(trainer: Trainer, line: str) -> None:
@@ -68,11 +61,9 @@ class EpochLines(BlockCallback):
     on_train_epoch_start = on_train_start
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the newest metrics."""
-        metrics = trainer.callback_metrics
-        names = [name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics]
         if trainer.is_global_zero:
-            values = [f"{name} {metrics[name].item():.4f}" for name in names]
+            metrics, names = trainer.callback_metrics, ("train/loss", "val/loss", "val/accuracy")
+            values = [f"{name} {metrics[name].item():.4f}" for name in names if name in metrics]
             values.append(f"lr {self.lr:.4g}")
             last = f" of {trainer.max_epochs}" if trainer.max_epochs != -1 else ""
             print(f"epoch {trainer.current_epoch + 1}{last}: {', '.join(values)}", flush=True)
@@ -82,39 +73,29 @@ class ClosingSummary(BlockCallback):
     """Prints at the end of a fit its size, its result, its files, and the command to type next."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Expect no update: a run resumed at its end makes none."""
-        self.first_step, self.seconds = None, 0.0
+        self.updates, self.seconds = 0, 0.0  # unchanged if a run is resumed at its end
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
-        self.first_step = trainer.global_step
+        self.first_step, self.started = trainer.global_step, time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self.seconds = time.perf_counter() - self.started
+        self.updates, self.seconds = trainer.global_step - self.first_step, time.perf_counter() - self.started
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the summary."""
         if trainer.is_global_zero:
             print("\n" + "\n".join(f"{name:<11} {text}" for name, text in self.lines(trainer)), flush=True)
 
     def lines(self, trainer: Trainer) -> list[tuple[str, str]]:
-        """The lines of the summary, each with its name."""
-        data = trainer.datamodule
-        updates = 0 if self.first_step is None else trainer.global_step - self.first_step
+        """Return the name and the text of each line of the summary."""
+        data, metrics = trainer.datamodule, trainer.callback_metrics
         epochs = trainer.global_step / trainer.num_training_batches
-        lines = [
-            ("data set", data.description),
-            ("training", f"{updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epochs in all"),
-        ]
-        for config in trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, Plateau):
-                lines.append(("step size", self.plateaus(config.scheduler)))
-        if "val/loss" in trainer.callback_metrics:
-            loss, accuracy = (trainer.callback_metrics[name].item() for name in ("val/loss", "val/accuracy"))
+        training = f"{self.updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epochs in all"
+        lines = [("data set", data.description), ("training", training)]
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        lines += [("step size", self.plateaus(rule)) for rule in schedulers if isinstance(rule, Plateau)]
+        if "val/loss" in metrics:
+            text = f"loss {metrics['val/loss'].item():.4f}, accuracy {metrics['val/accuracy'].item():.2%}"
             best = getattr(trainer.checkpoint_callback, "best_model_score", None)
-            text = f"loss {loss:.4f}, accuracy {accuracy:.2%}"
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
         paths = [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path]
         if paths:
@@ -128,7 +109,7 @@ class ClosingSummary(BlockCallback):
 
     @staticmethod
     def plateaus(scheduler: Plateau) -> str:
-        """How often the step size was reduced, and whether that ended the run."""
+        """Describe how often the step size was reduced, and whether that ended the run."""
         reductions = min(scheduler.plateaus, scheduler.max_decays)
         times = "once" if reductions == 1 else f"{reductions} times"
         text = f"reduced {times} by {scheduler.factor:g}, at plateaus of {scheduler.monitor}"

@@ -1,6 +1,7 @@
-"""What a run shows in TensorBoard besides its curves: hyperparameters and pictures."""
+"""Hyperparameters and pictures in TensorBoard, besides the curves that a run logs."""
 
 import warnings
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,17 +18,15 @@ from mnist_mlp.runtime.blocks import BlockCallback
 class HyperparametersTable(BlockCallback):
     """Lists the run in TensorBoard's HParams tab beside its validation loss and accuracy.
 
-    The tab finds a run's metrics by their names; Lightning's `log_hyperparams` would write a made-up first value into
-    each of their curves.
+    The tab finds these metrics by name. Lightning's `log_hyperparams` would add a made-up first value to their curves.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the hyperparameters of the module and of the data module."""
         data = trainer.datamodule.hparams if trainer.datamodule else {}
         values = {
             name: value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
             for name, value in {**data, **pl_module.hparams}.items()
-            if not name.startswith("_")  # LightningCLI adds the function that made the objects
+            if not name.startswith("_")  # LightningCLI adds the function that created the object
         }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
@@ -36,46 +35,38 @@ class HyperparametersTable(BlockCallback):
 
 
 class TensorBoardImages(BlockCallback):
-    """Shows the network's input, its weights and its errors in TensorBoard.
+    """Draws the network, its input, its weights and its errors in TensorBoard.
 
-    At the start the network's graph, the images of the first update and, where images are deformed, deformations of
-    one of them. At the start, after epochs 1, 2, 4, 8, ... and at the end the first layer's weights as images, and
-    histograms of all weights and of the gradient on those first images; after these epochs and at the end the worst
-    validation errors and the confusion matrix too.
+    At the start: the network's graph, the images of the first update and, with `distort`, deformations of an image.
+    At the start, after epochs 1, 2, 4, 8, ... and at the end: the first layer's weights, and histograms of all weights
+    and of their gradient on those first images. The same without the start: worst validation errors, confusion matrix.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: MLPClassifier) -> None:  # type: ignore[override]
-        """Draw network, images and initial weights, unless a resumed run has them."""
-        ours = trainer.is_global_zero and isinstance(trainer.datamodule, MNISTDataModule)
-        loggers = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger) and ours]
-        self.writer = loggers[0].experiment if loggers else None
-        self.newest: int | None = None  # update after which results were drawn
-        if self.writer:
-            data = trainer.datamodule
+    def on_train_start(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
+        self.writer: Any = None
+        self.newest: int | None = None  # update after which results were last drawn
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if loggers and trainer.is_global_zero and isinstance(data := trainer.datamodule, MNISTDataModule):
+            self.writer = loggers[0].experiment
             self.batch = trainer.precision_plugin.convert_input(next(iter(data.batches(data.hparams.batch_size))))
-            if trainer.global_step == 0:
+            if trainer.global_step == 0:  # a resumed run has these pictures already
                 self.draw_input(trainer, pl_module)
                 self.draw_weights(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:  # type: ignore[override]
-        """Draw results after epochs 1, 2, 4, 8, ..."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         epochs = trainer.current_epoch + 1
-        if epochs & (epochs - 1) == 0:
+        if epochs & (epochs - 1) == 0:  # a power of 2
             self.draw_results(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:  # type: ignore[override]
-        """Draw the final results."""
-        self.draw_results(trainer, pl_module)
 
     @staticmethod
     def step(trainer: Trainer) -> int:
-        """The newest update, counted from 0 as in the curves, so that a resumed run keeps the earlier pictures."""
+        """Return the newest update's number from 0, as in the curves, so that a resumed run keeps earlier pictures."""
         return max(0, trainer.global_step - 1)
 
     def draw_input(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
-        """Draw the network, a batch, and deformations of an image."""
+        """Draw the network's graph, a batch, and deformations of an image."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing warns of all that depends on the size of a batch
+            warnings.simplefilter("ignore")  # tracing warns of everything that depends on the batch size
             self.writer.add_graph(pl_module.net, self.batch[0][:1])
         self.writer.add_image("pictures/batch", draw_digits(self.batch[0]), self.step(trainer))
         if trainer.datamodule.hparams.distort:
@@ -84,7 +75,9 @@ class TensorBoardImages(BlockCallback):
     def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """Draw the first layer's weights, and histograms of all layers' weights and of their gradient."""
         if all(parameter.isfinite().all() for parameter in pl_module.parameters()):
-            self.writer.add_image("pictures/weights", draw_weights(pl_module.net.fc1.weight), self.step(trainer))
+            self.writer.add_image(
+                "pictures/weights", draw_weights(pl_module.net.get_parameter("fc1.weight")), self.step(trainer)
+            )
         with trainer.precision_plugin.forward_context():
             _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
         for (name, parameter), derivative in zip(pl_module.net.named_parameters(), gradient, strict=True):
@@ -93,7 +86,7 @@ class TensorBoardImages(BlockCallback):
                     self.writer.add_histogram(f"{kind}/{name}", values.float(), self.step(trainer))
 
     def draw_results(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
-        """Draw the weights, the worst validation errors and the confusion matrix, once for each update."""
+        """Draw the weights, the worst validation errors and the confusion matrix, at most once after an update."""
         if not self.writer or self.newest == trainer.global_step:
             return
         self.newest = trainer.global_step
@@ -106,3 +99,5 @@ class TensorBoardImages(BlockCallback):
                 scores = torch.cat([pl_module.scores(pl_module(part)) for part in parts])
             self.writer.add_figure("pictures/errors", draw_worst_errors(images, labels, scores), self.step(trainer))
             self.writer.add_figure("pictures/confusion", draw_confusion(labels, scores), self.step(trainer))
+
+    on_train_end = draw_results

@@ -15,24 +15,14 @@ LONGEST = 100  # updates; longer blocks gain nothing, and signals and timers are
 
 
 class BlockCallback(Callback):
-    """A callback that takes part in blocks: it needs no call at every update.
+    """A callback that needs no call at every update, and says where blocks must end."""
 
-    Attributes:
-        every_n_updates: Blocks end at multiples of this number of updates, unless it is 0.
-        wants_block_end: Whether the next block must end after its first update.
-    """
-
-    every_n_updates = 0
-    wants_block_end = False
+    every_n_updates = 0  # at multiples of this number, unless it is 0
+    wants_block_end = False  # after the next update
 
 
 class Block:
-    """Successive batches of an epoch, all of one size. Each is gathered when its turn comes.
-
-    Args:
-        batches: The epoch's batches.
-        indices: For each batch of the block, the numbers of its images, (B,) int64.
-    """
+    """Successive batches, all of one size, by their images' numbers, (B,) int64; each is gathered on its turn."""
 
     def __init__(self, batches: Batches, indices: list[Tensor]) -> None:
         self.batches, self.indices = batches, indices
@@ -58,17 +48,12 @@ class Blocks:
     training step as one batch; the others are counted when the block is handed out, so that in every hook the block
     is its last batch. Block boundaries never change the result. Where a callback acts on every update, the batches
     come one by one.
-
-    Args:
-        batches: The batches.
-        trainer: The trainer that iterates over them.
     """
 
     def __init__(self, batches: Batches, trainer: Trainer) -> None:
         self.batches, self.trainer = batches, trainer
 
     def __len__(self) -> int:
-        """Number of batches, in which Lightning counts an epoch."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Block | tuple[Tensor, Tensor]]:
@@ -102,14 +87,11 @@ class Blocks:
         return int(min(batches for batches in left if batches > 0))
 
     @property
-    def sampler(self) -> Batches:
-        """The object that Lightning tells the epoch."""
+    def sampler(self) -> Batches:  # which Lightning tells the epoch
         return self.batches
 
     def state_dict(self) -> dict[str, int]:
-        """The position in the epoch, as of `Batches`."""
         return self.batches.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from a saved position, as of `Batches`."""
         self.batches.load_state_dict(state)

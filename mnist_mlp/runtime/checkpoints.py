@@ -83,7 +83,7 @@ def load_checkpoint(path: str, to_resume: bool = False) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not look at the checksums of what it reads
-        checkpoint = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = {} if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"--ckpt_path {path}: it holds more than tensors and plain values, which could run code: not loaded"

@@ -23,7 +23,6 @@ class FastDataModule(MNISTDataModule):
     """`MNISTDataModule` that hands out its training batches in blocks."""
 
     def train_dataloader(self) -> Blocks:
-        """The training images in a new order every epoch."""
         return Blocks(super().train_dataloader(), self.trainer)
 
 
@@ -34,17 +33,14 @@ class FastClassifier(MLPClassifier):
     restored_metrics: dict[str, Tensor]
 
     def configure_callbacks(self) -> list[Callback]:
-        """Logging, the check for divergence, and the stop on a signal."""
         return [LossLog(), StopOnSignal()]
 
     def setup(self, stage: str) -> None:
-        """Start without a graph and without metrics; choose the library for large products on a CPU."""
         super().setup(stage)
         self.graph, self.restored_metrics = None, {}
         use_onednn(self.net)
 
     def on_train_start(self) -> None:
-        """Bring back the metrics of the run that this one resumes."""
         self.trainer.callback_metrics.update(self.restored_metrics)
         super().on_train_start()
 
@@ -68,7 +64,6 @@ class FastClassifier(MLPClassifier):
         return super().update(self.trainer.precision_plugin.convert_input(batch), optimizer)
 
     def run_updates(self, batches: Iterable[Batch], optimizer: Optimizer | LightningOptimizer) -> dict[str, Any]:
-        """One update per batch, and their losses and step sizes."""
         losses, lrs = [], []
         for batch in batches:
             losses.append(self.update(batch, optimizer))
@@ -76,7 +71,6 @@ class FastClassifier(MLPClassifier):
         return {"loss": torch.stack(losses), "lr": lrs}
 
     def on_train_end(self) -> None:
-        """Release the CUDA graph and its buffers."""
         self.graph = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

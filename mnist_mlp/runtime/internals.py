@@ -13,7 +13,7 @@ def count_batches(trainer: Trainer, number: int) -> None:
     loop = trainer.fit_loop
     loop.epoch_loop.batch_progress.increment_by(number)
     loop.epoch_loop._batches_that_stepped += number  # the step at which loggers write metrics
-    loop._data_fetcher.fetched += number  # type: ignore[union-attr]  # tells the last batch of an epoch
+    loop._data_fetcher.fetched += number  # tells the last batch of an epoch
 
 
 def count_steps(trainer: Trainer, number: int) -> None:

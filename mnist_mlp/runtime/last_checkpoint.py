@@ -29,9 +29,6 @@ class LastCheckpoint(BlockCallback, Checkpoint):
     Args:
         every_n_train_steps: Save after so many updates instead, unless it is 0.
         train_time_interval: Time between two checkpoints.
-
-    Attributes:
-        best_model_path: The file, once it has been saved.
     """
 
     def __init__(
@@ -39,14 +36,12 @@ class LastCheckpoint(BlockCallback, Checkpoint):
     ) -> None:
         self.every_n_updates = every_n_train_steps
         self.seconds = train_time_interval.total_seconds()
-        self.path = self.best_model_path = ""
+        self.path = self.best_model_path = ""  # where to save, and the file once it is there
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder that ModelCheckpoint chooses too."""
         self.path = str(Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
         self.saved_at = time.monotonic()
         if trainer.ckpt_path and Path(self.path).is_file():  # of the run that is resumed
             self.best_model_path = self.path
@@ -64,11 +59,9 @@ class LastCheckpoint(BlockCallback, Checkpoint):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save an epoch with its validation and its schedule's step."""
         self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the state that the run ends with."""
         self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

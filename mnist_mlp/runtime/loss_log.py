@@ -24,7 +24,6 @@ class LossLog(BlockCallback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reset the buffers."""
         self.losses: list[Tensor] = []  # of the updates since the last point, in parts
         self.lrs: list[float] = []  # of the same updates, except for those before a resumption
         self.lr = 0.0  # of the newest update
@@ -33,7 +32,7 @@ class LossLog(BlockCallback):
         """Move losses restored from a checkpoint to the training device."""
         self.losses = [losses.to(pl_module.device) for losses in self.losses]
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
         """Keep the losses and step sizes of a block of updates, and log when due."""
@@ -50,11 +49,9 @@ class LossLog(BlockCallback):
             self.lrs.clear()
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """The losses since the last point."""
         return {"losses": [losses.cpu() for losses in self.losses]}
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        """Continue from saved losses."""
         self.losses = list(state["losses"])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -67,7 +64,6 @@ class LossLog(BlockCallback):
             logger.save()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the mean of the last losses too."""
         self.check_losses(trainer, pl_module)
         if self.losses:
             self.write_point(trainer, torch.cat(self.losses).mean())

@@ -52,7 +52,6 @@ class StopOnSignal(BlockCallback):
         replace_handlers(dict.fromkeys(SIGNALS, self.on_signal))
 
     def on_signal(self, signum: int, frame: object) -> None:
-        """Set the flag, and let a second signal kill the process."""
         self.received = signum
         signal.signal(signum, signal.SIG_DFL)
 

@@ -12,11 +12,7 @@ Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 
 def find_device(name: str) -> torch.device:
-    """The device with a name of torch's, such as `cpu` or `cuda:1`; for `auto` a GPU if there is one.
-
-    Raises:
-        UserError: This machine has no such device.
-    """
+    """The device with a name of torch's, as `cuda:1`; for `auto` a GPU if there is one. Without it, a UserError."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -26,11 +22,7 @@ def find_device(name: str) -> torch.device:
 
 
 def load_data(data: MNISTDataModule, device: torch.device) -> None:
-    """Read training and validation images, move them to a device, and name the data set on the terminal.
-
-    Raises:
-        UserError: As from `MNISTDataModule.prepare_data` and `setup`.
-    """
+    """Read training and validation images, move them to a device, and name the data set on the terminal."""
     data.prepare_data()
     data.setup("fit")
     data.train_set, data.val_set = (
@@ -40,11 +32,7 @@ def load_data(data: MNISTDataModule, device: torch.device) -> None:
 
 
 def distinct(option: str, values: Iterable[float]) -> list[float]:
-    """The values given to an option, in ascending order and each once.
-
-    Raises:
-        UserError: There are none.
-    """
+    """The values given to an option, ascending and each once; a UserError if there are none."""
     values = sorted(set(values))
     if not values:
         raise UserError(f"{option} is empty: give a list such as [0.1,1]")
@@ -52,10 +40,6 @@ def distinct(option: str, values: Iterable[float]) -> list[float]:
 
 
 def require_validation(data: MNISTDataModule) -> None:
-    """Refuse to choose anything without validation images: the test set chooses nothing.
-
-    Raises:
-        UserError: `val_size` is 0.
-    """
+    """Raise a UserError without validation images: the test set chooses nothing."""
     if data.hparams.val_size == 0:
         raise UserError("--data.val_size is 0: the best is chosen on validation images")

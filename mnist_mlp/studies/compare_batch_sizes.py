@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.studies.arguments import distinct, find_device, load_data, require_validation
 from mnist_mlp.studies.report import Report, Row
-from mnist_mlp.studies.training_runs import Point, plot_curves, train_run
+from mnist_mlp.studies.training_runs import Point, plot_runs, train_run
 
 POINTS_PER_EPOCH = 20
 OBJECTIVE_IMAGES = 5000  # that the training loss of a point is taken over, at a tenth of the cost of all
@@ -79,7 +80,7 @@ def compare_batch_sizes(
     report.settings(model, data, batch_sizes=sizes, grid=lrs, budget=budget, epochs=epochs)
     curves = {}
     for size in sizes:
-        options = {"points_per_epoch": POINTS_PER_EPOCH, "objective_images": OBJECTIVE_IMAGES}
+        options: dict[str, Any] = {"points_per_epoch": POINTS_PER_EPOCH, "objective_images": OBJECTIVE_IMAGES}
         points = train_run(
             model, data, report, f"batch_size_{size}", epochs, batch_size=size, lr=best[size], **options
         )
@@ -94,7 +95,7 @@ def compare_batch_sizes(
     report.table("batch_sizes", [line for size, points in curves.items() for line in rows(size, best[size], points)])
     with report.figure("batch_sizes", panels=3) as panels:
         named = {f"batch size {size}, γ = {best[size]:g}": points[1:] for size, points in curves.items()}
-        plot_curves(panels, named, [(x, "objective") for x in ("updates", "epochs", "seconds")], model.hparams.loss)
+        plot_runs(panels, named, [(x, "objective") for x in ("updates", "epochs", "seconds")], model.hparams.loss)
         for panel in panels:
             panel.set(xscale="log")
 

@@ -12,7 +12,7 @@ from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.studies.arguments import Precision, distinct, find_device, load_data, require_validation
 from mnist_mlp.studies.report import Report
-from mnist_mlp.studies.training_runs import Point, plot_curves, train_run, trainer_options
+from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
 
 def compare_decays(
@@ -52,8 +52,8 @@ def compare_decays(
     report.settings(model, data, decays=candidates, epochs=epochs, precision=precision)
     curves: dict[float, list[Point]] = {}
     for decay in candidates:
-        settings = {"schedule": "plateau", "decay": decay}
-        points = train_run(model, data, report, f"decay_{decay:g}", epochs, precision=precision, **settings)
+        name, schedule = f"decay_{decay:g}", "plateau"
+        points = train_run(model, data, report, name, epochs, precision=precision, schedule=schedule, decay=decay)
         if points:
             curves[decay] = points
     if not curves:
@@ -80,7 +80,7 @@ def compare_decays(
     )
     with report.figure("decays", panels=3) as panels:
         named = {f"δ = {decay:g}": points for decay, points in curves.items()}
-        plot_curves(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
+        plot_runs(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
     best = max(bests, key=lambda decay: quality(bests[decay]))
     print(f"\nbest decay = {best:g}")
     changes = {"lr": model.hparams.lr, "schedule": "plateau", "decay": best}

@@ -1,6 +1,7 @@
 """The notebook's optimization methods side by side."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse.typing import PositiveInt
 
@@ -11,7 +12,7 @@ from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.studies.arguments import Precision, distinct, find_device, load_data, require_validation
 from mnist_mlp.studies.report import Report, Row
-from mnist_mlp.studies.training_runs import Point, plot_curves, train_run, trainer_options
+from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
 METHODS = {  # name, whether a batch is the whole training set, and the schedule
     "full_gradient": (True, "constant"),
@@ -61,7 +62,7 @@ def compare_methods(
     for method, (full, schedule) in METHODS.items():
         size = len(data.train_set[0]) if full else None
         # As many reductions as epochs, so that no plateau ends a run before the others.
-        settings = {"schedule": schedule, "max_decays": epochs}
+        settings: dict[str, Any] = {"schedule": schedule, "max_decays": epochs}
         for lr in lrs:
             name = f"{method}_{lr:g}"
             points = train_run(
@@ -79,10 +80,10 @@ def compare_methods(
             print(f"the best step size for {method}, {lr:g}, is at an end of --grid: try further ones")
     with report.figure("methods", panels=3) as panels:
         named = {f"{method}, γ₀ = {best[method]:g}": points for method, points in curves.items()}
-        plot_curves(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
+        plot_runs(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
     winner = min(curves, key=lambda method: curves[method][-1].loss)
     full, schedule = METHODS[winner]
-    changes = {"lr": best[winner], "schedule": schedule}
+    changes: dict[str, Any] = {"lr": best[winner], "schedule": schedule}
     if full:
         changes["batch_size"] = len(data.train_set[0])
     if schedule == "plateau":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
 from matplotlib import colormaps
@@ -22,7 +23,7 @@ from mnist_mlp.gradient import Loss, sgd
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.studies.arguments import distinct, find_device, load_data
-from mnist_mlp.studies.report import Report, Row
+from mnist_mlp.studies.report import Report, Row, plot_curves
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 CHECK_EVERY = 10  # updates between two checks of all parameters, each a tenth of an update's work
@@ -34,19 +35,12 @@ Refinement = restricted_number_type("Refinement", int, [(">=", 0), ("<=", 9)])  
 
 @dataclass
 class Trial:
-    """The outcome of one step size.
-
-    Args:
-        lr: γ.
-        losses: Loss after 0, 1, ..., N updates, (N+1,) float32 on the CPU.
-        verdict: Whether it works.
-        diverged_at: Updates until it diverged; if only parameters are not finite, the next multiple of CHECK_EVERY.
-    """
+    """The outcome of one step size γ."""
 
     lr: float
-    losses: Tensor
+    losses: Tensor  # after 0, 1, ..., N updates, (N+1,) float32 on the CPU
     verdict: Verdict
-    diverged_at: int | None
+    diverged_at: int | None  # update; if only parameters are not finite, the next multiple of CHECK_EVERY
 
 
 def guessing_loss(loss_fn: Loss) -> float:
@@ -61,9 +55,7 @@ def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
     single batches of a guessing network scatter. Otherwise it diverges if a loss is not finite, at the first such one,
     or if the loss has blown up, at the first that has. Else it makes no progress: it is slow, or settles at guessing.
 
-    Args:
-        losses: Loss after 0, 1, ..., N updates, (N+1,) float32.
-        guessing: The loss of guessing.
+    `losses` are those after 0, 1, ..., N updates, (N+1,) float32.
     """
     not_finite = losses.isfinite().logical_not().nonzero()
     if len(not_finite):
@@ -77,15 +69,9 @@ def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
 def try_step_size(
     net: nn.Module, loss_fn: Loss, batches: Iterable[Batch], lr: float, updates: int, guessing: float
 ) -> Trial:
-    """Train a copy of a network with one step size, and judge it. Stops early where a parameter is not finite.
+    """Train a copy of a network with one step size until a parameter is not finite, and judge it.
 
-    Args:
-        net: The network at its initial weights, which it keeps.
-        loss_fn: Maps outputs and targets to the loss.
-        batches: At least `updates` + 1 batches; the last only gives the last loss.
-        lr: The step size.
-        updates: Number of updates.
-        guessing: The loss of guessing.
+    `batches` are at least `updates` + 1; the last only gives the last loss. `guessing` is the loss of guessing.
     """
     net, losses = copy.deepcopy(net), []
     # Infinite weights can kill units and leave a finite loss, so the parameters are checked too.
@@ -110,7 +96,7 @@ def find_lr(
     data: MNISTDataModule,
     updates: PositiveInt = 100,
     grid: Sequence[StepSize] = DECADES,
-    refine: Refinement = 3,
+    refine: Refinement = 3,  # type: ignore[valid-type]
     device: str = "auto",
     logs: str = LOGS,
 ) -> float:
@@ -173,8 +159,9 @@ def find_lr(
 
     if gamma_0 is None:
         verdicts = {trial.verdict for trial in trials.values()}
-        remedy = {("diverges",): "smaller ones", ("no progress",): "larger ones or more --updates"}
-        advice = remedy.get(tuple(verdicts), "more --updates, or ones in between")
+        advice = "more --updates, or ones in between"
+        if len(verdicts) == 1:
+            advice = "smaller ones" if verdicts == {"diverges"} else "larger ones or more --updates"
         raise TrainingError(f"no step size of --grid works: give {advice}; the curves are in {report.folder}")
     print(f"\ngamma_0 = {gamma_0:g}\nworks up to {working()[-1]:g}, ", end="")
     print(f"no longer at {min(lr for lr in trials if lr > working()[-1]):g}")
@@ -205,16 +192,24 @@ def draw(axes: Axes, trials: list[Trial], guessing: float, loss: str) -> None:
     A point is a mean over an equal part of the logarithmic scale. Losses above a limit are drawn at the limit.
     """
     dashes = {"works": "-", "no progress": ":", "diverges": "--"}
-    shades = colormaps["viridis"].resampled(len(trials) + 1).colors  # the last one is too light
-    updates, limit = len(trials[0].losses) - 1, 100 * guessing
-    edges = torch.logspace(0, math.log10(updates + 1), 25).round().int().unique().tolist()
-    for trial, color, marker in zip(trials, shades, cycle("os^vD<>PX*h")):
+    shades = colormaps["viridis"](np.linspace(0, 1, len(trials) + 1))  # the last one is too light
+    limit = 100 * guessing
+    edges = torch.logspace(0, math.log10(len(trials[0].losses)), 25).round().int().unique().tolist()
+    curves, styles = {}, []
+    for trial, shade, marker in zip(trials, shades, cycle("os^vD<>PX*h"), strict=False):
         when = f" at update {trial.diverged_at}" if trial.diverged_at is not None else ""
-        points = [trial.losses[start:end].mean().clamp(max=limit) for start, end in pairwise(edges)]
-        style = {"color": color, "marker": marker, "markersize": 5, "linewidth": 1.2, "markerfacecolor": "none"}
-        label = f"γ = {trial.lr:g} {trial.verdict}{when}"
-        axes.plot(edges[:-1], points, dashes[trial.verdict], label=label, **style)
+        points = [trial.losses[start:end].mean().clamp(max=limit).item() for start, end in pairwise(edges)]
+        curves[f"γ = {trial.lr:g} {trial.verdict}{when}"] = (edges[:-1], points)
+        styles.append(
+            {
+                "color": shade,
+                "marker": marker,
+                "linestyle": dashes[trial.verdict],
+                "markerfacecolor": "none",
+                "linewidth": 1.2,
+            }
+        )
+    labels = {"xlabel": "updates", "ylabel": f"loss of a batch ({loss})"}
+    plot_curves(axes, curves, styles, xscale="log", yscale="log", ylim=(None, 1.5 * limit), **labels)
     axes.axhline(guessing, color="black", linewidth=0.8, label="guessing")
     axes.axhline(limit, color="black", linewidth=0.8, linestyle="--", label="limit of the picture")
-    axes.set(xscale="log", yscale="log", ylim=(None, 1.5 * limit))
-    axes.set(xlabel="updates", ylabel=f"loss of a batch ({loss})")

@@ -5,7 +5,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from torch.utils.tensorboard import SummaryWriter
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 
+# Told apart without colours, by dashes, markers and darkness, and where they cover each other, by thickness.
+STYLES: list[dict[str, Any]] = [
+    {"color": color, "linestyle": dashes, "marker": marker, "linewidth": width, "markerfacecolor": "none"}
+    for color, dashes, marker, width in zip(
+        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), "os^D", (3.5, 2.5, 1.8, 1.2), strict=True
+    )
+]
 Row = dict[str, Any]
 """A line of a table: column name and value, None for nothing."""
 
 
 def new_folder(logs: Path, name: str) -> Path:
-    """Make the next of the folders NAME_0, NAME_1, ... under `logs`; no other process gets the same.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make the next of the folders NAME_0, NAME_1, ... in `logs`; no other process gets the same."""
     logs.mkdir(parents=True, exist_ok=True)
     numbers = [folder.name.removeprefix(f"{name}_") for folder in logs.glob(f"{name}_*")]
     start = max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
@@ -38,18 +41,7 @@ def new_folder(logs: Path, name: str) -> Path:
 
 
 class Report:
-    """The results of one study, in a new folder.
-
-    Args:
-        logs: The folder of runs.
-        name: Of the study.
-
-    Attributes:
-        folder: NAME_0, NAME_1, ... in `logs`.
-
-    Raises:
-        OSError: The folder cannot be made.
-    """
+    """The results of one study, in a new folder NAME_0, NAME_1, ... in `logs`; an OSError if it cannot be made."""
 
     def __init__(self, logs: str | Path, name: str) -> None:
         self.folder = new_folder(Path(logs), name)
@@ -65,13 +57,7 @@ class Report:
         show_table(rows, self.folder / f"{name}.csv")
 
     def curve(self, run: str, tag: str, values: Iterable[float]) -> None:
-        """Write a curve into TensorBoard.
-
-        Args:
-            run: Name of the run that TensorBoard lists, a folder in this one.
-            tag: Name of the chart; curves of several runs with the same tag share it.
-            values: One value for each step, from 0.
-        """
+        """Write a curve, one value for each step, into TensorBoard; runs with the same tag share a chart."""
         with SummaryWriter(str(self.folder / run)) as writer:
             for step, value in enumerate(values):
                 writer.add_scalar(tag, value, step)
@@ -87,8 +73,9 @@ class Report:
         for panel in axes:
             panel.grid(alpha=0.3)
         yield axes
-        place = "outside right center" if panels == 1 else "outside lower center"
-        figure.legend(*axes[0].get_legend_handles_labels(), loc=place, ncols=1 if panels == 1 else 4)
+        place: Any = "outside right center" if panels == 1 else "outside lower center"
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc=place, ncols=1 if panels == 1 else 4)
         figure.savefig(self.folder / f"{name}.png")
 
     def close(self, suggestions: dict[str, str]) -> None:
@@ -101,16 +88,17 @@ class Report:
         print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
 
 
+def plot_curves(
+    panel: Axes, curves: dict[str, tuple[list, list]], styles: Sequence[dict[str, Any]] = STYLES, **settings: Any
+) -> None:
+    """Draw curves, x and y by name, each in a style of its own. `settings` are those of the axes."""
+    for i, ((name, (x, y)), style) in enumerate(zip(curves.items(), cycle(styles), strict=False)):
+        panel.plot(x, y, label=name, markevery=(i % 4, 4) if len(x) > 30 else None, **style)
+    panel.set(**settings)
+
+
 def show_table(rows: Sequence[Row], path: Path) -> None:
-    """Print a table, and write it as CSV with all digits.
-
-    Args:
-        rows: At least one, all with the same columns.
-        path: Of the CSV file.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Print rows, at least one and all with the same columns, and write them to `path` as CSV with all digits."""
     cells = [list(rows[0])] + [[format_cell(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import torch
@@ -21,16 +20,9 @@ from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.blocks import BlockCallback, Blocks
 from mnist_mlp.runtime.fast_training import FastClassifier
 from mnist_mlp.studies.arguments import Precision
-from mnist_mlp.studies.report import Report
+from mnist_mlp.studies.report import Report, plot_curves
 
 LOG_EVERY = 25  # updates, as `fit` logs
-# Told apart without colours, by dashes, markers and darkness, and where they cover each other, by thickness.
-STYLES = [
-    {"color": color, "linestyle": dashes, "marker": marker, "linewidth": width, "markerfacecolor": "none"}
-    for color, dashes, marker, width in zip(
-        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), "os^D", (3.5, 2.5, 1.8, 1.2), strict=True
-    )
-]
 LABELS = {
     "updates": "updates",
     "epochs": "epochs",
@@ -43,35 +35,25 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Point:
-    """The state of a run after some updates.
-
-    Args:
-        updates: Updates so far.
-        epochs: Passes through the training images so far.
-        seconds: Training time so far, without evaluation.
-        lr: Step size of the next update.
-        objective: f(u), the loss over the training images.
-        loss: Loss over the validation images.
-        accuracy: Share of the validation images that are classified right.
-    """
+    """The state of a run after some updates."""
 
     updates: int
-    epochs: float
-    seconds: float
-    lr: float
-    objective: float
-    loss: float
-    accuracy: float
+    epochs: float  # passes through the training images
+    seconds: float  # of training, without evaluation
+    lr: float  # step size γ of the newest update
+    objective: float  # f(u), the loss over the training images
+    loss: float  # over the validation images
+    accuracy: float  # share of the validation images that are classified right
 
 
 class Curve(BlockCallback):
-    """Records a run at its start, after every epoch, and in between every few updates.
+    """Records a run at its start, after every epoch, and every few updates unless `every` is 0.
 
     Args:
         bar: Advances with every epoch.
         train: The training images in batches, for f(u).
         val: The validation images in batches.
-        every: Updates from one point to the next within an epoch; 0 for none in between.
+        every: Updates from one point to the next.
     """
 
     def __init__(self, bar: tqdm, train: EvaluationBatches, val: EvaluationBatches, every: int) -> None:
@@ -80,24 +62,20 @@ class Curve(BlockCallback):
         self.seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the initial weights."""
         self.record(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock."""
         self.started = time.perf_counter()
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
-        """Stop the clock, and record when due."""
         outputs["loss"][-1].item()  # waits for the device
         self.seconds += time.perf_counter() - self.started
         if self.every_n_updates and trainer.global_step % self.every_n_updates == 0:
             self.record(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the epoch, with its step of the schedule still to come."""
         if self.points[-1].updates < trainer.global_step:
             self.record(trainer, pl_module)
         self.bar.update()
@@ -129,7 +107,7 @@ def train_run(
     precision: Precision = "32-true",
     points_per_epoch: int = 1,
     objective_images: int | None = None,
-    **settings: float | str,
+    **settings: Any,
 ) -> list[Point]:
     """Train as `fit` does, from a model's weights. Returns the curve, or [] if the run diverges.
 
@@ -148,7 +126,8 @@ def train_run(
     device = data.train_set[0].device
     batches = data.batches(batch_size or data.hparams.batch_size)
     every = max(1, len(batches) // points_per_epoch) if points_per_epoch > 1 else 0
-    train = EvaluationBatches(*(part[:objective_images] for part in data.train_set), EVALUATION_BATCH_SIZE)
+    images, targets = (part[:objective_images] for part in data.train_set)
+    train = EvaluationBatches(images, targets, EVALUATION_BATCH_SIZE)
     with tqdm(desc=name, total=epochs, unit="epoch", disable=None, leave=False) as bar:
         curve = Curve(bar, train, data.val_dataloader(), every)
         trainer = Trainer(
@@ -183,20 +162,12 @@ def trainer_options(epochs: int, precision: Precision) -> str:
     return f"--trainer.max_epochs {epochs}" + (f" --trainer.precision {precision}" if precision != "32-true" else "")
 
 
-def plot_curves(
-    panels: list[Axes], curves: dict[str, list[Point]], axes: Sequence[tuple[str, str]], loss: str
-) -> None:
-    """Draw each panel's pair of a Point's attributes, x and y, for every run; losses on logarithmic scales.
-
-    Args:
-        panels: One for each pair.
-        curves: By the name of the run.
-        axes: Names of attributes, as ("epochs", "loss").
-        loss: Name of the loss.
-    """
+def plot_runs(panels: list[Axes], runs: dict[str, list[Point]], axes: Sequence[tuple[str, str]], loss: str) -> None:
+    """Draw named runs, in each panel by a pair of a Point's attributes, x and y; losses on a logarithmic scale."""
     for panel, (x, y) in zip(panels, axes, strict=True):
-        for i, ((name, points), style) in enumerate(zip(curves.items(), cycle(STYLES), strict=False)):
-            pairs = [(getattr(point, x), getattr(point, y)) for point in points]
-            panel.plot(*zip(*pairs, strict=True), label=name, markevery=(i, 4), **style)
+        curves = {
+            name: ([getattr(point, x) for point in points], [getattr(point, y) for point in points])
+            for name, points in runs.items()
+        }
+        plot_curves(panel, curves, yscale="linear" if y == "accuracy" else "log")
         panel.set(xlabel=LABELS[x], ylabel=LABELS[y].format(loss=loss))
-        panel.set(yscale="linear" if y == "accuracy" else "log")
