@@ -16,7 +16,7 @@ __all__ = list(FILES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is asked for: torch and Lightning take seconds, in which `__main__` has a say."""
+    """Import public names lazily, so that `__main__` can print a message while torch and Lightning load."""
     if name not in FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{FILES[name]}"), name)

@@ -130,14 +130,8 @@ class Batches:
 class EvaluationBatches:
     """A whole set in its own order, in batches, for evaluation.
 
-    Under several processes each takes every `world_size`-th image, so that together they see every image once.
-
-    Args:
-        images: (N, ...) on any device.
-        targets: (N, ...), one per image.
-        batch_size: Images per batch and process.
-        rank: This process's number.
-        world_size: Number of processes.
+    Among several processes each takes every `world_size`-th image, so that together they see every image once.
+    Arguments are as for `Batches`.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
@@ -29,7 +29,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over a whole set and all processes, whatever the batches."""
+    """Mean loss and accuracy over a whole set and all processes, however they are batched."""
 
     loss: Tensor
     right: Tensor
@@ -43,13 +43,24 @@ class LossAndAccuracy(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add a batch: outputs Φ(x) and one-hot labels, both (B, classes) float."""
-        self.loss += self.loss_fn(output, target) * len(output)
-        self.right += (output.argmax(dim=1) == target.argmax(dim=1)).sum()
-        self.number += len(output)
+        # Not in place: after a test, which runs in inference mode, the states are inference tensors.
+        self.loss = self.loss + self.loss_fn(output, target) * len(output)
+        self.right = self.right + (output.argmax(dim=1) == target.argmax(dim=1)).sum()
+        self.number = self.number + len(output)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Mean loss and share of right answers, () float each."""
         return self.loss / self.number, self.right / self.number
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, loss_fn: Loss, batches: Iterable[Batch]) -> tuple[float, float]:
+    """Mean loss and accuracy of a network over a set in batches, on its device."""
+    metric = LossAndAccuracy(loss_fn).to(next(net.parameters()).device)
+    for x, y in batches:
+        metric.update(net(x), y)
+    loss, accuracy = metric.compute()
+    return loss.item(), accuracy.item()
 
 
 class MLPClassifier(LightningModule):
@@ -103,7 +114,8 @@ class MLPClassifier(LightningModule):
         """One update. Returns the loss before it, () float."""
         loss = self.update(batch, self.optimizers())
         self.advance_schedule()
-        if self.global_step % max(1, self.trainer.log_every_n_steps) == 0:  # a call of `log` takes 0.4 ms
+        every = self.trainer.log_every_n_steps
+        if every and self.global_step % every == 0:  # a call of `log` takes 0.4 ms
             self.log("train/loss", loss, prog_bar=True)
         return {"loss": loss}
 
@@ -152,7 +164,7 @@ class MLPClassifier(LightningModule):
                 continue
             monitor = getattr(config.scheduler, "monitor", None)  # of a ReduceLROnPlateau
             if monitor and monitor not in metrics:
-                raise UserError(f"--lr_scheduler.monitor is {monitor}: choose one of {list(metrics)}")
+                raise UserError(f"a scheduler monitors {monitor}, which is not logged: choose one of {list(metrics)}")
             self.lr_scheduler_step(config.scheduler, metrics[monitor] if monitor else None)
             self.stop_if_exhausted(config.scheduler)
 
@@ -167,7 +179,7 @@ class MLPClassifier(LightningModule):
             raise UserError("--trainer.precision 16-mixed scales the loss of `.backward()` alone: use bf16-mixed")
 
     def on_train_start(self) -> None:
-        """Tell the schedules how long the run is; end a resumed run that has had its last plateau."""
+        """Tell the schedules how long the run is; end a resumed run that has already reached its last plateau."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, PerUpdate):
                 config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
@@ -203,17 +215,17 @@ class MLPClassifier(LightningModule):
         self.log_dict({f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}, prog_bar=stage == "val")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Labels, (B,) int64, and scores, (B, 10) float64, of a batch."""
+        """Labels, (B,) int64, and scores, (B, 10) float32, of a batch."""
         x, y = batch
         return y.argmax(dim=1), self.scores(self.net(x))
 
     def scores(self, output: Tensor) -> Tensor:
-        """Confidence in each digit, (B, 10) float64, from the network's outputs Φ(x), (B, 10).
+        """Confidence in each digit, (B, 10) float32, from the network's outputs Φ(x), (B, 10).
 
         Trained by cross-entropy, the probabilities that the outputs stand for. By squared errors, the outputs
         themselves, which approximate those probabilities but may lie outside 0 to 1.
         """
-        output = output.double()
+        output = output.float()
         return output.softmax(dim=1) if self.hparams.loss == "cross_entropy" else output
 
     @classmethod

@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class NotFoundError(UserError):
-    """A data set is neither on this machine nor can it be downloaded."""
+    """A data set is not on this machine and cannot be downloaded."""
 
 
 class TrainingError(UserError):

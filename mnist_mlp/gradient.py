@@ -12,14 +12,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch of ½‖y − Φ(x)‖², the notebook's formula: 5 times its code's `nn.MSELoss` for 10 classes.
+    """Mean over the batch of ½‖y − Φ(x)‖², from outputs and targets (B, classes): the notebook's formula.
 
-    Args:
-        output: Φ(x), (B, classes) float.
-        target: y, (B, classes) float.
-
-    Returns:
-        () float.
+    For 10 classes it is five times the `nn.MSELoss` of the notebook's code.
     """
     return (output - target).square().sum(dim=1).mean() / 2
 
@@ -34,20 +29,10 @@ LOSSES: dict[str, Loss] = {
 def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Loss f(u) = `loss_fn(net(x), y)` and its gradient with respect to the parameters u: the notebook's `stoc_grad_`.
 
-    The gradient is returned, not accumulated into `.grad`, so nothing needs resetting between batches.
-
-    Args:
-        net: The network Φ; every parameter of it takes part in the loss.
-        loss_fn: Maps outputs and targets, (B, classes) float, to a scalar.
-        x: Images, (B, ...) float.
-        y: One-hot labels, (B, classes) float.
-
-    Returns:
-        The loss, () float and detached, and one tensor per parameter, of its shape, in the order of
-        `net.parameters()`.
-
-    Raises:
-        RuntimeError: The shapes do not fit, or a parameter takes no part in the loss.
+    The gradient is returned, not accumulated into `.grad`, so nothing needs resetting between batches. Images x are
+    (B, ...) float, one-hot labels y (B, classes) float. Returns the loss, () float and detached, and one tensor per
+    parameter, of its shape and in the order of `net.parameters()`. A parameter without part in the loss is a
+    RuntimeError.
     """
     loss = loss_fn(net(x), y)
     gradient = torch.autograd.grad(loss, tuple(net.parameters()))
@@ -58,10 +43,7 @@ def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tu
 def descend(parameters: Iterable[Tensor], gradient: Iterable[Tensor], lr: float | Tensor) -> None:
     """One update u ← u − γ g, in place: the last line of the notebook's `sgd`.
 
-    Args:
-        parameters: u, tensors of any shape.
-        gradient: g, one tensor per parameter, of its shape.
-        lr: γ; a () tensor where a CUDA graph reads it, so that each replay can have its own.
+    There is one g per parameter u, of its shape. γ is a () tensor where a CUDA graph reads it anew at each replay.
     """
     for u, g in zip(parameters, gradient, strict=True):
         gamma = lr if isinstance(lr, Tensor) else u.new_full((), lr)
@@ -69,17 +51,7 @@ def descend(parameters: Iterable[Tensor], gradient: Iterable[Tensor], lr: float 
 
 
 def sgd(net: nn.Module, loss_fn: Loss, batches: Iterable[tuple[Tensor, Tensor]], lr: float) -> Iterator[Tensor]:
-    """Stochastic gradient descent in a plain loop, the notebook's `sgd`: one update per batch.
-
-    Args:
-        net: The network Φ, whose parameters are updated.
-        loss_fn: Maps outputs and targets, (B, classes) float, to a scalar.
-        batches: Images, (B, ...) float, and one-hot labels, (B, classes) float.
-        lr: Step size γ.
-
-    Yields:
-        The loss of each batch before its update, () float.
-    """
+    """The notebook's `sgd` with step size γ: one update per batch (x, y). Yields each loss before it, () float."""
     for x, y in batches:
         loss, gradient = loss_and_gradient(net, loss_fn, x, y)
         descend(net.parameters(), gradient, lr)
@@ -87,27 +59,13 @@ def sgd(net: nn.Module, loss_fn: Loss, batches: Iterable[tuple[Tensor, Tensor]],
 
 
 class GradientDescent(Optimizer):
-    """Plain gradient descent, `descend` by each parameter's `.grad`, as an optimizer.
-
-    As such Lightning counts its steps and saves its state, and torch's schedulers change its γ.
-
-    Args:
-        params: The parameters u, as every optimizer of torch takes them.
-        lr: Step size γ.
-    """
+    """`descend` as a torch optimizer, whose steps Lightning counts and whose γ, `lr`, torch's schedulers change."""
 
     def __init__(self, params: Iterable[Any], lr: float) -> None:
         super().__init__(params, {"lr": lr})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: Called first; Lightning's hooks before a step are in it.
-
-        Returns:
-            The closure's result, as torch's own optimizers return it.
-        """
+        """Call the closure, in which are Lightning's hooks, and update every parameter that has a gradient."""
         result = closure() if closure else None
         for group in self.param_groups:
             parameters = [u for u in group["params"] if u.grad is not None]

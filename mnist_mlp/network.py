@@ -1,4 +1,4 @@
-"""The notebook's network: affine layers with a soft-plus between them."""
+"""The notebook's network: affine layers with a softplus between them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from torch import nn
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # The notebook's choice. Above z = threshold/beta = 0.04 it is the identity, and there it jumps down by
-    # log(1 + exp(-1))/25 = 0.0125: the soft-plus has not yet met its asymptote.
+    # log(1 + exp(-1))/25 = 0.0125: the softplus has not yet met its asymptote.
     "softplus": lambda: nn.Softplus(beta=25, threshold=1),
     "relu": nn.ReLU,
 }
@@ -21,16 +21,8 @@ class MLP(nn.Sequential):
     parameters come in the order fc1.weight, fc1.bias, fc2.weight, ... Weights and biases start as `nn.Linear`
     draws them, so a seed gives the weights that it gives in the notebook.
 
-    Args:
-        hidden: Units of each hidden layer; empty for a single affine map.
-        activation: Function between the affine layers, `softplus` or `relu`.
-        in_features: Values of one image.
-        num_classes: Outputs.
-
+    `hidden` has the units of each hidden layer, none for a single affine map; an unknown activation is a KeyError.
     Shapes: x (B, ...) with `in_features` values per image, flattened first; output (B, num_classes). Both float32.
-
-    Raises:
-        KeyError: The activation is unknown.
     """
 
     def __init__(

@@ -11,17 +11,9 @@ def average_over_processes(
     """Average loss and gradient over the batches of all processes, in a single all-reduce.
 
     DistributedDataParallel only averages gradients from `.backward()`, so with `torch.autograd.grad` each process
-    would train a model of its own. Each process counts by its images, so batches of unequal size give the exact mean,
-    and an empty batch, whose mean is NaN, counts for nothing. Outside a distributed run the arguments come back as
-    they are.
-
-    Args:
-        loss: Mean loss of this process's batch, () float.
-        gradient: Its gradient, tensors of any shape.
-        batch_size: Images in this process's batch, 0 or more.
-
-    Returns:
-        The mean loss over all images and its gradient, shaped as given, equal on every process.
+    would train a model of its own. Each process counts by its images, `batch_size`, so unequal batches give the exact
+    mean, and an empty batch, whose mean is NaN, counts for nothing. The loss is () float, the gradient tensors of any
+    shape; results have the same shapes, equal on every process. Outside a distributed run nothing changes.
     """
     if not dist.is_available() or not dist.is_initialized():
         return loss, gradient

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
 def inverse_sqrt(k: int, budget: float) -> float:
-    """γ_k / γ_0 = 1/√(k+1), which theory calls optimal, says the notebook; whatever the budget."""
+    """γ_k / γ_0 = 1/√(k+1), which the notebook calls optimal in theory; the budget has no effect."""
     return 1 / math.sqrt(k + 1)
 
 
@@ -25,7 +25,7 @@ PER_UPDATE = {"inverse_sqrt": inverse_sqrt, "cosine": cosine}
 
 
 class PerUpdate(LambdaLR):
-    """γ_k = γ_0 · rule(k, budget), for the rule with a name in PER_UPDATE; to be stepped after every update.
+    """γ_k = γ_0 · rule(k, budget), for a rule named in PER_UPDATE. Step it after every update.
 
     The optimizer's step size is γ_0. An unknown rule is a KeyError.
     """
@@ -42,7 +42,7 @@ class PerUpdate(LambdaLR):
 
 
 class Plateau(ReduceLROnPlateau):
-    """The practitioners' rule of the notebook: δγ from a plateau on; to be stepped after every epoch.
+    """The practitioners' rule of the notebook: δγ from a plateau on. Step it after every epoch.
 
     Args:
         optimizer: Its step size is γ_0.

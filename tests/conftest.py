@@ -119,6 +119,7 @@ def run_apart(*args: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> 
     line = [sys.executable, *program, *map(str, args)]
     result = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr
+    assert "It is recommended to use" not in result.stderr  # our metrics are reduced over the processes
     return result.stdout
 
 

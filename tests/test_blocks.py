@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, EvaluationBatches
+from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import LONGEST, Block, Blocks
-from mnist_mlp.runtime.cuda_graph import GraphedUpdate
+from mnist_mlp.runtime.cuda_graph import CAPTURABLE, GraphedUpdate, capturable
 from mnist_mlp.runtime.fast_training import FastClassifier
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
@@ -230,3 +232,27 @@ def test_replays_are_the_updates(
     assert [step for step, _ in blocks.seen.metrics] == [step for step, _ in plain.seen.metrics]
     for name, parameter in plain.model.state_dict().items():
         torch.testing.assert_close(blocks.model.state_dict()[name], parameter, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings", "captured"),
+    [
+        (GradientDescent, {}, True),
+        (torch.optim.SGD, {"fused": True}, True),
+        (torch.optim.SGD, {}, False),
+        *[(kind, {"capturable": True}, True) for kind in CAPTURABLE],
+        *[(kind, {}, False) for kind in CAPTURABLE],
+        (torch.optim.RMSprop, {"capturable": True}, False),
+        (torch.optim.Adadelta, {"capturable": True}, False),
+    ],
+    ids=str,
+)
+def test_updates_are_captured_if_the_step_reads_nothing_on_the_host(
+    optimizer: type, settings: dict[str, Any], captured: bool
+) -> None:
+    """But for the device, of which there is none here."""
+    batches = Batches(torch.zeros(20, 3), torch.zeros(20, 2), 5, seed=0)
+    block = Block(batches, list(batches.index_batches())[:3])
+    batches.images = SimpleNamespace(is_cuda=True)
+    optimizer = optimizer([torch.nn.Parameter(torch.zeros(2))], lr=0.1, **settings)
+    assert capturable(block, optimizer) == captured

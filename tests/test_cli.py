@@ -158,7 +158,7 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
     ("args", "part"),
     [
         ((), "fit, validate, test, predict, prepare_data, find_lr"),
-        (("train",), "train is no command: give one of fit, validate, test, predict, prepare_data, find_lr"),
+        (("train",), "unknown command train: choose one of fit, validate, test, predict, prepare_data, find_lr"),
         (("fit", "--model.width", 3), "--model.width"),
         (("fit", "--config", "nowhere.yaml"), "nowhere.yaml"),
         (("fit", "--trainer.accelerator", "abacus"), "abacus"),
@@ -244,6 +244,41 @@ def test_what_a_resumed_run_cannot_change(option: str, value: object, run: Run, 
         assert option in error(*words)
     run(*words[:5])  # and the run is as it was
     assert torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
+
+
+STEPS = ("--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (("--optimizer", "Adam"), ("--optimizer", "Adam", "--optimizer.lr", 0.5)),
+        (("--optimizer", "Adam"), ("--optimizer", "AdamW")),
+        (STEPS, (*STEPS, "--lr_scheduler.gamma", 0.9)),
+    ],
+)
+def test_settings_of_an_optimizer_or_scheduler_stay(
+    first: tuple[object, ...], other: tuple[object, ...], run: Run, error: Error
+) -> None:
+    run("fit", *SMALL, *first, "--trainer.max_steps", 5)
+    assert "is not as in the run of" in error("fit", "--ckpt_path", "last", "--trainer.max_steps", 8, *other)
+    run("fit", "--ckpt_path", "last", "--trainer.max_steps", 8)
+
+
+@pytest.mark.parametrize("command", ["fit", "find_lr"])
+def test_settings_that_are_no_text(command: str, error: Error, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(b"model:\n  loss: \xff\n")
+    assert "--config must be text in UTF-8" in error(command, "--config", "bad.yaml")
+
+
+def test_settings_of_fit_that_a_study_does_not_use(error: Error, tmp_path: Path) -> None:
+    (tmp_path / "fit.yaml").write_text("model: {lr: 0.3}")
+    assert "this command does not use model.lr: leave it out" in error("find_lr", "--config", "fit.yaml")
+
+
+def test_a_fast_dev_run_leaves_no_files(run: Run, tmp_path: Path) -> None:
+    run("fit", *SMALL, "--trainer.fast_dev_run", 2)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_step_size_of_another_optimizer_is_not_changed_by_the_way(run: Run, error: Error) -> None:

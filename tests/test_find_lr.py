@@ -189,6 +189,10 @@ def test_cross_entropy_on_mnist(mnist_dir: Path, run: Run) -> None:
     assert "\ngamma_0 = 1\n" in output
 
 
+def test_no_validation_images_are_needed(run: Run) -> None:
+    run("find_lr", *SMALL, "--data.val_size", 0, "--grid", "[0.1,1000]", "--refine", 0)
+
+
 def test_settings_can_come_from_a_file(run: Run) -> None:
     Path("settings.yaml").write_text("model: {hidden: [20]}\ndata: {source: digits, batch_size: 1000}\nrefine: 0\n")
     run("find_lr", "--config", "settings.yaml", "--grid", "[0.1]", "--seed_everything", 5)

@@ -337,6 +337,17 @@ def test_fit_in_a_python_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert trainer.callback_metrics["val/accuracy"] > 0.8
 
 
+def test_training_after_a_test_in_a_python_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_steps": 5}
+    model, data = MLPClassifier((20,)), MNISTDataModule(source="digits", batch_size=1000)
+    for _ in range(2):
+        trainer = Trainer(**options)
+        trainer.fit(model, data)
+        trainer.test(model, data)
+    assert trainer.callback_metrics["test/accuracy"] > 0.05
+
+
 def test_another_optimizer(run: Run) -> None:
     run("fit", *SMALL, "--model.hidden", "[500]", "--optimizer", "Adam", "--optimizer.lr", 1e-3)
     assert checkpoint()["global_step"] == 110

@@ -286,7 +286,6 @@ def test_own_images_need_no_other_data(run: Run) -> None:
     assert not Path("none").exists()
 
 
-@pytest.mark.usefixtures("no_mirrors")
 def test_an_image_may_be_damaged_anywhere(tmp_path: Path) -> None:
     draw(5).save(tmp_path / "a.png")
     draw(5).save(tmp_path / "a.jpg")

@@ -1,6 +1,7 @@
 """The network: the notebook's soft-plus, names and initial weights, at any depth."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def test_linear_in_other_precisions(dtype: torch.dtype) -> None:
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
-def test_onednn_changes_how_a_network_computes_and_nothing_else() -> None:
+def test_onednn_changes_how_a_network_computes_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_mlp.runtime.onednn.onednn_is_faster", lambda: True)
     net, x = MLP(), torch.randn(200, 784)
     expected, names = net(x), list(net.state_dict())
     use_onednn(net)
@@ -88,7 +90,20 @@ def test_onednn_changes_how_a_network_computes_and_nothing_else() -> None:
     torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_anomalies_can_be_detected() -> None:
+@pytest.mark.parametrize(("capability", "kind"), [("AVX2", nn.Linear), ("DEFAULT", nn.Linear), ("AVX512", Linear)])
+def test_onednn_is_used_where_it_is_known_to_be_faster(
+    capability: str, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = Path("/proc/cpuinfo")
+    amd = info.exists() and "AuthenticAMD" in info.read_text()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    net = MLP()
+    use_onednn(net)
+    assert type(net.fc1) is (kind if amd else nn.Linear)
+
+
+def test_anomalies_can_be_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_mlp.runtime.onednn.onednn_is_faster", lambda: True)
     net, x = MLP(), torch.randn(200, 784)
     use_onednn(net)
     with torch.autograd.detect_anomaly(check_nan=True):

@@ -1,11 +1,13 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI with this project's defaults and checkpoints by name."""
 
 import inspect
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
@@ -41,8 +43,10 @@ EPILOG = (
     "--checkpoint.NAME for best.ckpt: --print_config lists them, "
     "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
 )
-FIXED = ("model.hidden", "model.activation")  # settings that a command cannot change from those of its checkpoint
-FIXED_IN_FIT = (*FIXED, "model.schedule", "model.monitor", "data.source", "data.val_size", "seed_everything")
+EVALUATION = "The other options of fit are accepted, as in a file of its settings, and have no effect."
+FIXED = {"model.hidden", "model.activation"}  # settings that a command cannot change from those of its checkpoint
+FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", "optimizer", "lr_scheduler"}
+FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
 TRAINER_DEFAULTS = {
     "max_epochs": 2,
     "devices": 1,
@@ -65,7 +69,8 @@ class CLI(LightningCLI):
             save_config_callback=SaveConfig,
             parser_class=Parser,
             parser_kwargs={
-                name: {"command": name, "description": text, "epilog": EPILOG} for name, text in COMMANDS.items()
+                name: {"command": name, "description": text, "epilog": EPILOG if name == "fit" else EVALUATION}
+                for name, text in COMMANDS.items()
             },
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [HyperparametersTable(), ClosingSummary()]},
         )
@@ -104,10 +109,7 @@ class CLI(LightningCLI):
         So a checkpoint is evaluated with its own network, split and batches, and resumed with all settings of its run,
         unless an argument says otherwise. In Lightning's own version the checkpoint overrules the arguments.
         """
-        try:
-            self.config = parser.parse_args(args)
-        except UnicodeDecodeError as error:
-            raise UserError(f"--config must be text in UTF-8: {error}") from None
+        self.config = parser.parse_args(args)
         command = self.config.subcommand
         config = self.config[command]
         name = config.ckpt_path or (None if command == "fit" else "best")
@@ -121,14 +123,19 @@ class CLI(LightningCLI):
         run_settings = Path(path).parent.parent / CONFIG_FILE
         if command == "fit" and Path(path).parent.name == "checkpoints" and run_settings.is_file():
             args = [command, "--config", str(run_settings), *args[1:]]
+            saved = yaml.safe_load(run_settings.read_text(encoding="utf-8"))
+            settings |= {key: saved[key] for key in ("optimizer", "lr_scheduler")}
         self.config = parser.parse_args(args, defaults)
         config = self.config[command]
         config.ckpt_path = None  # or Lightning would read its settings too
         if config.data.source == "auto":
             config.data.source = settings["data.source"]
-        for key in FIXED_IN_FIT if command == "fit" else FIXED:
-            if config[key] != settings[key]:
-                raise UserError(f"--{key} {config[key]} is not as in the run of {path}, which has {settings[key]}")
+        for key in settings.keys() & (FIXED_IN_FIT if command == "fit" else FIXED):
+            group = isinstance(config[key], Namespace)
+            value = json.loads(json.dumps(config[key].as_dict())) if group else config[key]  # lists for tuples
+            if value != settings[key]:
+                shown = value["class_path"] if group else value
+                raise UserError(f"--{key} {shown} is not as in the run of {path}: leave it and its options out")
 
     def before_instantiate_classes(self) -> None:
         """Check the settings, and fit those that depend on one another."""
@@ -202,7 +209,7 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Log into a new folder, or into that of the run that is resumed."""
         trainer = self.config_init.fit.trainer
-        if trainer.logger not in (None, True):
+        if trainer.logger not in (None, True) or self.trainer.fast_dev_run:
             return
         logs = Path(trainer.default_root_dir or "") / LOGS
         folder = Path(self.checkpoint_path or "").parent.parent
@@ -231,7 +238,7 @@ class CLI(LightningCLI):
     def predict(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
         """Classify the images of `--images`, or the test images; raise a UserError if not all can be used."""
         config = self.config_init.predict
-        if config.images:
+        if config.images is not None:
             csv = Path(config.csv or Path(config.trainer.default_root_dir or "") / LOGS / "predictions.csv")
             classify_images(model.eval(), config.images, csv, config.save_inputs and Path(config.save_inputs))
             return
@@ -241,7 +248,7 @@ class CLI(LightningCLI):
         print_predictions(*self.predictions(ckpt_path))
 
     def predictions(self, ckpt_path: str) -> list[torch.Tensor]:
-        """Labels, (N,) int64, and scores, (N, 10) float64, of the test images, on the CPU."""
+        """Labels, (N,) int64, and scores, (N, 10) float32, of the test images, on the CPU."""
         batches = self.trainer.predict(
             self.model, datamodule=self.datamodule, return_predictions=True, ckpt_path=ckpt_path
         )

@@ -21,6 +21,7 @@ EXPECTED_WARNINGS = (
     ".*could not find the monitored key",  # before the first validation
     "Using ModelCheckpoint with manual optimization",  # a checkpoint holds the parameters after its update
     "Checkpoint directory .* exists",  # a resumed run continues in its folder
+    "It is recommended to use .self.log",  # with sync_dist: metrics are reduced already
     "Be aware that when using `ckpt_path`, callbacks",  # only `fit` saves checkpoints
 )
 
@@ -66,7 +67,7 @@ def run(args: list[str]) -> None:
     elif command in STUDIES:
         run_study(command, args[1:])
     elif command not in ("-h", "--help"):
-        raise UserError(f"{command} is no command: give one of {names}")
+        raise UserError(f"unknown command {command}: choose one of {names}")
     else:
         print("usage: python -m mnist_mlp COMMAND [options]\n")
         print("A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
+from jsonargparse import DefaultHelpFormatter, Namespace, get_loader, set_loader
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -48,6 +48,7 @@ MESSAGES = (  # of jsonargparse, and how they read here
     (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
     (r"Expected a <class '[\w.]*Sequence'>. Got value: (.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
     (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
+    (r"Group '(\w+)' does not accept option '(\w+)'.*", r"this command does not use \1.\2: leave it out"),
     (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
 )
 
@@ -80,6 +81,12 @@ class Parser(LightningArgumentParser):
         self.command = command
         usage = f"python -m mnist_mlp {command} [options]" if command else None
         super().__init__(prog="python -m mnist_mlp", usage=usage, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError as error:
+            fail(f"--config must be text in UTF-8: {error}")
 
     def format_help(self) -> str:
         self.formatter_class = partial(HelpFormatter, UNUSED.get(self.command, ()))

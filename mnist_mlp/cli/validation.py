@@ -18,13 +18,13 @@ def check_settings(config: Namespace, lr: float | None) -> None:
     """
     usual = inspect.signature(MLPClassifier).parameters["lr"].default if lr is None else lr
     if config.model.lr > torch.finfo(torch.float32).max:
-        raise UserError(f"--model.lr {config.model.lr:g} is no number in float32: use find_lr")
+        raise UserError(f"--model.lr {config.model.lr:g} overflows float32: find_lr finds one that works")
     if config.trainer.overfit_batches:
         raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
     if config.checkpoint.save_on_exception:
-        raise UserError("--checkpoint.save_on_exception could save in mid-update: last.ckpt is saved after signals")
+        raise UserError("--checkpoint.save_on_exception could save amid an update; last.ckpt is saved after signals")
     if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
-        raise UserError("--optimizer LBFGS needs several gradients an update: choose one that needs one")
+        raise UserError("--optimizer LBFGS needs several gradients per update: choose an optimizer that needs one")
     if config.optimizer and config.model.lr != usual:
         raise UserError(f"--model.lr {config.model.lr:g} has no effect with --optimizer: use --optimizer.lr")
 

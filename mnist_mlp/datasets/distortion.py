@@ -92,7 +92,7 @@ class Distortion:
         return c
 
     def __call__(self, images: Tensor, coefficients: Tensor) -> Tensor:
-        """Return images, (B, 1, size, size) float32, deformed by coefficients from `draw`, (B, 2, m, m)."""
+        """Images, (B, 1, size, size) float32, deformed by coefficients from `draw`, (B, 2, m, m)."""
         m = self.basis.shape[1]
         with torch.autocast(self.basis.device.type, enabled=False):  # places in bfloat16 would be pixels off
             rows = (coefficients.reshape(-1, m) @ self.basis.T).view(-1, m, self.size)

@@ -31,12 +31,12 @@ TIME_TO_REACH = 15.0  # seconds, for all mirrors together
 
 
 def raw_folder(data_dir: str | Path) -> Path:
-    """Return the folder under `data_dir` where torchvision keeps MNIST's files."""
+    """The folder under `data_dir` where torchvision keeps MNIST's files."""
     return Path(data_dir) / "MNIST" / "raw"
 
 
 def mnist_exists(data_dir: str | Path) -> bool:
-    """Return whether the four extracted files exist and have the right sizes, without reading them."""
+    """Whether the four extracted files exist and have the right sizes, without reading them."""
     sizes = {raw_folder(data_dir) / name: size for name, (size, _) in EXTRACTED.items()}
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
@@ -84,7 +84,7 @@ def fetch_mnist(data_dir: str | Path) -> None:
 
 
 def verify_files(raw: Path) -> bool:
-    """Return whether all four extracted files are in `raw`, after verifying every file of MNIST there, archives too.
+    """Whether all four extracted files are in `raw`, after verifying every file of MNIST there, archives too.
 
     Raise UserError if one is broken or cannot be read.
     """
@@ -124,7 +124,7 @@ def download_archives(root: str, raw: Path) -> None:
 
 
 def mirrors_answer() -> bool:
-    """Return whether a mirror of MNIST answers within 15 seconds.
+    """Whether a mirror of MNIST answers within 15 seconds.
 
     Each is asked in its own thread, which may outlive the call: a connection's time limit does not cover the lookup of
     the host's name, which can take minutes behind a firewall.

@@ -22,7 +22,7 @@ FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # read by other progra
 
 
 def formats() -> list[str]:
-    """Return the names of all formats that Pillow reads itself."""
+    """The names of all formats that Pillow reads itself."""
     Image.init()  # loads all its readers, and only once
     return [name for name in Image.ID if name not in FOREIGN]
 
@@ -121,7 +121,7 @@ def to_mnist(image: Image.Image) -> Tensor | None:
 
 
 def contrast(image: Image.Image) -> np.ndarray:
-    """Return how far each pixel's colour is from the border's, (H, W) float in 0..255, H and W at most LONGEST."""
+    """How far each pixel's colour is from the border's, (H, W) float in 0..255, H and W at most LONGEST."""
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut off
         values = np.asarray(image, dtype=np.float32)
         finite = np.isfinite(values)

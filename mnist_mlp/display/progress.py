@@ -40,7 +40,7 @@ class NotebookTable(BlockCallback):
         for i in range(batch_idx + 1 - len(self.losses[-1]), batch_idx + 1):
             if i % self.every == self.every - 1:
                 losses = torch.cat(self.losses)
-                mean = losses[: len(losses) - (batch_idx - i)].double().mean().item()
+                mean = losses[: len(losses) - (batch_idx - i)].cpu().double().mean().item()
                 epochs = trainer.current_epoch + i / trainer.num_training_batches
                 self.print(trainer, f"{epochs:.2f}\t{mean:.4f}\t\t{time.perf_counter() - self.started:.2f}")
 
@@ -86,7 +86,7 @@ class ClosingSummary(BlockCallback):
             print("\n" + "\n".join(f"{name:<11} {text}" for name, text in self.lines(trainer)), flush=True)
 
     def lines(self, trainer: Trainer) -> list[tuple[str, str]]:
-        """Return the name and the text of each line of the summary."""
+        """The name and the text of each line of the summary."""
         data, metrics = trainer.datamodule, trainer.callback_metrics
         epochs = trainer.global_step / trainer.num_training_batches
         training = f"{self.updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epochs in all"

@@ -39,7 +39,8 @@ class TensorBoardImages(BlockCallback):
 
     At the start: the network's graph, the images of the first update and, with `distort`, deformations of an image.
     At the start, after epochs 1, 2, 4, 8, ... and at the end: the first layer's weights, and histograms of all weights
-    and of their gradient on those first images. The same without the start: worst validation errors, confusion matrix.
+    and of their gradient on those first images. At all of these times but the start: the worst validation errors and
+    the confusion matrix.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
@@ -60,7 +61,7 @@ class TensorBoardImages(BlockCallback):
 
     @staticmethod
     def step(trainer: Trainer) -> int:
-        """Return the newest update's number from 0, as in the curves, so that a resumed run keeps earlier pictures."""
+        """The newest update's number from 0, as in the curves, so that a resumed run keeps earlier pictures."""
         return max(0, trainer.global_step - 1)
 
     def draw_input(self, trainer: Trainer, pl_module: MLPClassifier) -> None:

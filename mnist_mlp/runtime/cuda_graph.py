@@ -6,26 +6,29 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import ASGD, SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
 from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import LONGEST, Block
+
+CAPTURABLE = (Adam, AdamW, Adamax, ASGD, NAdam, RAdam)
 
 
 def capturable(block: Block, optimizer: Optimizer) -> bool:
     """Whether updates from a block can be replayed: on a GPU, from batches of the usual size, in one process.
 
-    And by an optimizer whose step reads nothing on the host: ours, a fused SGD, and those made with
-    `capturable=True`. The checks that `detect_anomaly` and `deterministic` add do read on the host.
+    The optimizer's step must read nothing on the host: ours, a fused SGD, and those of CAPTURABLE with their flag set;
+    RMSprop, Adadelta and Rprop read the step size whatever their flag. The checks that `detect_anomaly` and
+    `deterministic` add read on the host too.
     """
     batches = block.batches
     if not batches.images.is_cuda or len(block.indices[0]) < batches.whole_batch_size or dist.is_initialized():
         return False
     if torch.is_anomaly_enabled() or torch.are_deterministic_algorithms_enabled():
         return False
-    groups = optimizer.param_groups
-    without_host = isinstance(optimizer, GradientDescent) or groups[0].get("capturable", groups[0].get("fused"))
-    return len(groups) == 1 and bool(without_host)
+    group = optimizer.param_groups[0]
+    flag = "capturable" if isinstance(optimizer, CAPTURABLE) else "fused" if isinstance(optimizer, SGD) else ""
+    return len(optimizer.param_groups) == 1 and (isinstance(optimizer, GradientDescent) or bool(group.get(flag)))
 
 
 def constants(optimizer: Optimizer) -> dict[str, Any]:

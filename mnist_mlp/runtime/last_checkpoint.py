@@ -27,7 +27,7 @@ class LastCheckpoint(BlockCallback, Checkpoint):
     `max_time` ends a run between two validations, and when a signal does.
 
     Args:
-        every_n_train_steps: Save after so many updates instead, unless it is 0.
+        every_n_train_steps: Save every this many updates; 0 saves by time.
         train_time_interval: Time between two checkpoints.
     """
 
@@ -39,7 +39,13 @@ class LastCheckpoint(BlockCallback, Checkpoint):
         self.path = self.best_model_path = ""  # where to save, and the file once it is there
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.path = str(Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+        folder = Path(trainer.default_root_dir)
+        if trainer.loggers:  # as ModelCheckpoint has it
+            logger = trainer.loggers[0]
+            version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+            root = folder if logger.save_dir is None else Path(logger.save_dir)
+            folder = root / str(logger.name) / version
+        self.path = trainer.strategy.broadcast(str(folder / "checkpoints" / "last.ckpt"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_at = time.monotonic()

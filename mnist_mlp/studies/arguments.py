@@ -1,7 +1,7 @@
 """Arguments that the studies share: devices, precisions, lists of candidates, and the data they choose on."""
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import torch
 
@@ -21,14 +21,28 @@ def find_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
-def load_data(data: MNISTDataModule, device: torch.device) -> None:
-    """Read training and validation images, move them to a device, and name the data set on the terminal."""
+def load_data(data: MNISTDataModule, device: str, choose: bool = True) -> torch.device:
+    """Read training and validation images onto a device, and name the data set on the terminal. Returns the device.
+
+    To choose anything without validation images is a UserError: the test set chooses nothing.
+    """
+    if choose and data.hparams.val_size == 0:
+        raise UserError("--data.val_size is 0: the best is chosen on validation images")
+    place = find_device(device)
     data.prepare_data()
     data.setup("fit")
     data.train_set, data.val_set = (
-        (images.to(device), targets.to(device)) for images, targets in (data.train_set, data.val_set)
+        (images.to(place), targets.to(place)) for images, targets in (data.train_set, data.val_set)
     )
     print(f"{'data set':<11} {data.description}", flush=True)
+    return place
+
+
+def name_ends(lrs: list[float], best: Mapping[Any, float]) -> None:
+    """Print which best step sizes are at an end of the grid, beyond which there may be better ones."""
+    for name, lr in best.items():
+        if lr in (lrs[0], lrs[-1]):
+            print(f"the best step size for {name}, {lr:g}, is at an end of --grid: try further ones")
 
 
 def distinct(option: str, values: Iterable[float]) -> list[float]:
@@ -37,9 +51,3 @@ def distinct(option: str, values: Iterable[float]) -> list[float]:
     if not values:
         raise UserError(f"{option} is empty: give a list such as [0.1,1]")
     return values
-
-
-def require_validation(data: MNISTDataModule) -> None:
-    """Raise a UserError without validation images: the test set chooses nothing."""
-    if data.hparams.val_size == 0:
-        raise UserError("--data.val_size is 0: the best is chosen on validation images")

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from mnist_mlp.classifier import LossAndAccuracy, MLPClassifier, StepSize
+from mnist_mlp.classifier import MLPClassifier, StepSize, evaluate
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import TRAIN_SIZE
@@ -17,7 +17,7 @@ from mnist_mlp.errors import TrainingError, UserError
 from mnist_mlp.gradient import sgd
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
-from mnist_mlp.studies.arguments import distinct, find_device, load_data, require_validation
+from mnist_mlp.studies.arguments import distinct, load_data, name_ends
 from mnist_mlp.studies.report import Report, Row
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run
 
@@ -60,12 +60,10 @@ def compare_batch_sizes(
         TrainingError: Every step size diverges.
     """
     sizes, lrs = [int(size) for size in distinct("--batch_sizes", batch_sizes)], distinct("--grid", grid)
-    require_validation(data)
     training = TRAIN_SIZE - data.hparams.val_size
     if sizes[-1] > training:
         raise UserError(f"--batch_sizes {sizes[-1]}: there are only {training} training images")
-    load_data(data, find_device(device))
-    model = model.to(data.train_set[0].device)
+    model = model.to(load_data(data, device))
     losses: dict[int, list[float]] = {}
     best: dict[int, float] = {}
     for size in sizes:
@@ -101,9 +99,7 @@ def compare_batch_sizes(
 
     winner = min(curves, key=lambda size: curves[size][-1].loss)
     print(f"\nlowest validation loss at the end: batches of {winner}")
-    for size, lr in best.items():
-        if lr in (lrs[0], lrs[-1]):
-            print(f"the best step size for batches of {size}, {lr:g}, is at an end of --grid: try further ones")
+    name_ends(lrs, {f"batches of {size}": lr for size, lr in best.items()})
     command = command_with_settings("fit", model, data, lr=best[winner], batch_size=winner)
     report.close({"next": f"{command} --trainer.max_epochs {epochs}"})
     return best
@@ -111,21 +107,19 @@ def compare_batch_sizes(
 
 def validation_loss(model: MLPClassifier, data: MNISTDataModule, batch_size: int, lr: float, budget: int) -> float:
     """Train a copy of a model on `budget` images; its loss over the validation images, infinite if it diverged."""
-    net, metric = copy.deepcopy(model.net), LossAndAccuracy(model.loss_fn).to(data.train_set[0].device)
+    net = copy.deepcopy(model.net)
     use_onednn(net)
     batches = islice(data.batches(batch_size).epochs(), math.ceil(budget / batch_size))
     for _ in sgd(net, model.loss_fn, batches, lr):
         pass
-    for x, y in data.val_dataloader():
-        metric.update(net(x).detach(), y)
-    loss = metric.compute()[0].item()
+    loss, _ = evaluate(net, model.loss_fn, data.val_dataloader())
     return loss if math.isfinite(loss) else math.inf
 
 
 def rows(batch_size: int, lr: float, points: list[Point]) -> list[Row]:
     """The lines of the table for one batch size, at MARKS and at the end."""
     marks = [mark for mark in MARKS if mark < points[-1].epochs] + [points[-1].epochs]
-    marked = [next(point for point in points if point.epochs >= mark) for mark in marks]
+    marked = [min(points, key=lambda point: abs(point.epochs - mark)) for mark in marks]
     return [
         {
             "batch size": batch_size,

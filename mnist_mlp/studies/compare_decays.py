@@ -10,7 +10,7 @@ from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.checkpoints import LOGS
-from mnist_mlp.studies.arguments import Precision, distinct, find_device, load_data, require_validation
+from mnist_mlp.studies.arguments import Precision, distinct, load_data
 from mnist_mlp.studies.report import Report
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
@@ -46,8 +46,7 @@ def compare_decays(
         TrainingError: Every run diverges.
     """
     candidates = distinct("--decays", decays)[::-1]
-    require_validation(data)
-    load_data(data, find_device(device))
+    load_data(data, device)
     report = Report(logs, "compare_decays")
     report.settings(model, data, decays=candidates, epochs=epochs, precision=precision)
     curves: dict[float, list[Point]] = {}

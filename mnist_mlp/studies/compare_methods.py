@@ -10,7 +10,7 @@ from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.checkpoints import LOGS
-from mnist_mlp.studies.arguments import Precision, distinct, find_device, load_data, require_validation
+from mnist_mlp.studies.arguments import Precision, distinct, load_data, name_ends
 from mnist_mlp.studies.report import Report, Row
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
@@ -53,8 +53,7 @@ def compare_methods(
         TrainingError: Every run diverges.
     """
     lrs = distinct("--grid", grid)
-    require_validation(data)
-    load_data(data, find_device(device))
+    load_data(data, device)
     report = Report(logs, "compare_methods")
     report.settings(model, data, grid=lrs, epochs=epochs, precision=precision)
     best: dict[str, float] = {}
@@ -75,9 +74,7 @@ def compare_methods(
 
     print(f"\neach method after {epochs} epochs, at its best step size of the grid")
     report.table("methods", [row(method, best.get(method), curves.get(method)) for method in METHODS])
-    for method, lr in best.items():
-        if lr in (lrs[0], lrs[-1]):
-            print(f"the best step size for {method}, {lr:g}, is at an end of --grid: try further ones")
+    name_ends(lrs, best)
     with report.figure("methods", panels=3) as panels:
         named = {f"{method}, γ₀ = {best[method]:g}": points for method, points in curves.items()}
         plot_runs(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)

@@ -22,12 +22,12 @@ from mnist_mlp.errors import TrainingError
 from mnist_mlp.gradient import Loss, sgd
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
-from mnist_mlp.studies.arguments import distinct, find_device, load_data
+from mnist_mlp.studies.arguments import distinct, load_data
 from mnist_mlp.studies.report import Report, Row, plot_curves
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 CHECK_EVERY = 10  # updates between two checks of all parameters, each a tenth of an update's work
-BELOW = 0.99  # of the loss of guessing; to know how frequent each digit is gives 0.999
+BELOW = 0.99  # of the loss of guessing; knowing only the digits' frequencies gives 0.999
 BLOWN_UP = 2  # times the loss at the start or of guessing, more than single batches scatter
 Verdict = Literal["works", "diverges", "no progress"]
 Refinement = restricted_number_type("Refinement", int, [(">=", 0), ("<=", 9)])  # two digits tell so many apart
@@ -52,8 +52,8 @@ def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
     """Judge one step size, and find the update at which it diverged.
 
     It works if the mean loss over the last tenth of the updates is clearly below the loss of guessing, about which the
-    single batches of a guessing network scatter. Otherwise it diverges if a loss is not finite, at the first such one,
-    or if the loss has blown up, at the first that has. Else it makes no progress: it is slow, or settles at guessing.
+    single batches of a guessing network scatter. If not, it diverges if a loss is not finite, or has blown up, at the
+    first that is or has. Otherwise it makes no progress: it is slow, or settles at guessing.
 
     `losses` are those after 0, 1, ..., N updates, (N+1,) float32.
     """
@@ -121,9 +121,8 @@ def find_lr(
         UserError: The grid is empty, or the data cannot be read.
         TrainingError: No step size of the grid works.
     """
-    lrs, place = distinct("--grid", grid), find_device(device)
-    load_data(data, place)
-    net, loss_fn = model.net.to(place), model.loss_fn
+    lrs = distinct("--grid", grid)
+    net, loss_fn = model.net.to(load_data(data, device, choose=False)), model.loss_fn
     use_onednn(net)
     guessing = guessing_loss(loss_fn)
     trials: dict[float, Trial] = {}

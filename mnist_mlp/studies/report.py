@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 
-# Told apart without colours, by dashes, markers and darkness, and where they cover each other, by thickness.
+# Distinguishable without colour: by dashes, markers and darkness, and by line width where curves overlap.
 STYLES: list[dict[str, Any]] = [
     {"color": color, "linestyle": dashes, "marker": marker, "linewidth": width, "markerfacecolor": "none"}
     for color, dashes, marker, width in zip(

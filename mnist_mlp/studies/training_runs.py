@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from mnist_mlp.batches import EvaluationBatches
-from mnist_mlp.classifier import LossAndAccuracy, MLPClassifier
+from mnist_mlp.classifier import MLPClassifier, evaluate
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
 from mnist_mlp.display.tensorboard import HyperparametersTable
 from mnist_mlp.errors import TrainingError
@@ -82,14 +81,12 @@ class Curve(BlockCallback):
 
     def record(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add a point, evaluated in the precision of the run, and write f(u) into TensorBoard."""
-        precision, values = trainer.precision_plugin, []
-        with torch.no_grad(), precision.forward_context():
-            for part in (self.train, self.val):
-                metric = LossAndAccuracy(pl_module.loss_fn).to(pl_module.device)
-                for x, y in map(precision.convert_input, part):
-                    metric.update(pl_module(x), y)
-                values.append([value.item() for value in metric.compute()])
-        (objective, _), (loss, accuracy) = values
+        precision = trainer.precision_plugin
+        with precision.forward_context():
+            (objective, _), (loss, accuracy) = (
+                evaluate(pl_module.net, pl_module.loss_fn, map(precision.convert_input, part))
+                for part in (self.train, self.val)
+            )
         updates, lr = trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"]
         epochs = updates / trainer.num_training_batches
         self.points.append(Point(updates, epochs, self.seconds, lr, objective, loss, accuracy))
