@@ -9,7 +9,6 @@ oneDNN's products, `lightning` the plain `MLPClassifier`, `fit` the command with
 products alone (on CUDA the updates in one captured graph).
 """
 
-import argparse
 import json
 import math
 import os
@@ -20,15 +19,17 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
+from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
@@ -38,6 +39,7 @@ from torchvision import transforms
 from mnist_mlp.batches import Batches
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.main import main as command_line
+from mnist_mlp.cli.parser import Parser
 from mnist_mlp.data import MEAN, STD, normalised, one_hot
 from mnist_mlp.gradient import LOSSES, descend, loss_and_gradient, sgd
 from mnist_mlp.network import MLP
@@ -46,7 +48,7 @@ from mnist_mlp.runtime.onednn import use_onednn
 
 IMAGES = 60_000
 TURNS = 5
-DEVICES = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
+DEVICE: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
 EPOCHS = {"cpu": 2, "cuda": 10}  # in a turn; on a GPU the first one captures an update
 IMPORTS = "import lightning.pytorch.cli, torchvision"
 LR, LOSS = 0.1, LOSSES["mse"]
@@ -333,35 +335,35 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def positive(text: str) -> int:
-    """An argument that is a whole number, 1 or more."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return int(text)
+def benchmark(
+    epochs: PositiveInt | None = None,
+    device: Literal["cpu", "cuda"] = DEVICE,
+    batch_size: PositiveInt = 200,
+    hidden: Sequence[PositiveInt] = (500,),
+    growth: bool = False,
+    json_file: Path | None = None,
+) -> None:
+    """Compare the speed of `fit` with that of a plain loop, plain Lightning, the notebook's cell, and the floor.
 
-
-def main() -> None:
-    """Measure, and print a table; write the seconds as JSON if asked to."""
-    parser = argparse.ArgumentParser("python -m mnist_mlp.benchmark", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--epochs", type=positive, help=f"epochs of each way in a turn (default: {EPOCHS})")
-    parser.add_argument("--device", default=DEVICES[0], choices=DEVICES, help="where to train (default: %(default)s)")
-    parser.add_argument("--batch-size", type=positive, default=200, help="images per update (default: 200)")
-    parser.add_argument("--hidden", type=positive, nargs="+", default=[500], help="units of each hidden layer")
-    parser.add_argument("--growth", action="store_true", help="fit and floor as batch size, width and depth grow")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write each way's seconds there, one per turn")
-    arguments = parser.parse_args()
-    epochs = arguments.epochs or EPOCHS[arguments.device]
-    setting = Setting(epochs, torch.device(arguments.device), arguments.batch_size, tuple(arguments.hidden))
-    if arguments.growth:
+    Args:
+        epochs: Epochs of each way in a turn; by default 2 on a CPU and 10 on a GPU.
+        device: Where to train.
+        batch_size: Images per update.
+        hidden: Units of each hidden layer, as '[500]'.
+        growth: Only time fit and the floor, as batch size, width and depth grow.
+        json_file: File for each way's seconds, one per turn.
+    """
+    setting = Setting(epochs or EPOCHS[device], torch.device(device), batch_size, tuple(hidden))
+    if growth:
         measure_growth(setting)
         return
     seconds = measure(setting)
     show(seconds, setting)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(seconds, indent=2) + "\n")
+    if json_file:
+        json_file.write_text(json.dumps(seconds, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    from mnist_mlp import benchmark  # the module that `fit` imports TrainingTime from, not a second one
+    from mnist_mlp import benchmark as module  # which `fit` imports TrainingTime from, not a second one
 
-    benchmark.main()
+    auto_cli(module.benchmark, parser_class=Parser, as_positional=False)

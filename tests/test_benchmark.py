@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import auto_cli
 
 from mnist_mlp import benchmark
+from mnist_mlp.cli.parser import Parser
+
+
+def run(*words: str) -> None:
+    """Runs the benchmark with options."""
+    auto_cli(benchmark.benchmark, parser_class=Parser, as_positional=False, args=list(words))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -18,9 +25,8 @@ def test_benchmark_reports_every_way(
 ) -> None:
     monkeypatch.setattr(benchmark, "TURNS", 1)
     monkeypatch.setattr(benchmark, "IMAGES", 4000)
-    sizes = ["--epochs", "1", "--batch-size", "1000", "--hidden", "20", "10", "--device", device]
-    monkeypatch.setattr("sys.argv", ["benchmark", *sizes, "--json", str(tmp_path / "figures.json")])
-    benchmark.main()
+    sizes = ["--epochs", "1", "--batch_size", "1000", "--hidden", "[20,10]", "--device", device]
+    run(*sizes, "--json_file", str(tmp_path / "figures.json"))
     printed = capsys.readouterr().out
     seconds = json.loads((tmp_path / "figures.json").read_text())
     ways = ["notebook", "plain", "plain_onednn", "lightning", "fit", "fit_with_validation", "fit_bf16"]
@@ -43,8 +49,7 @@ def test_growth_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr(benchmark, "TURNS", 1)
     monkeypatch.setattr(benchmark, "GROWTH", sizes)
     monkeypatch.setattr(benchmark, "IMAGES", 4000)
-    monkeypatch.setattr("sys.argv", ["benchmark", "--device", "cpu", "--growth", "--epochs", "1"])
-    benchmark.main()
+    run("--device", "cpu", "--growth", "true", "--epochs", "1")
     rows = re.findall(r"^(\d+|\(.*\)) +(\S+) +(\S+) +(\S+)$", capsys.readouterr().out, re.M)
     assert [size for size, *_ in rows] == ["1000", "(10,)", "(10, 10)"]
     assert all(float(value) > 0 for _, *values in rows for value in values)
@@ -62,10 +67,9 @@ def test_fit_takes_no_more_memory_than_three_times_its_data(tmp_path: Path) -> N
     assert peaks[1] - peaks[0] <= 3 * 60_000 * 784 * 4
 
 
-@pytest.mark.parametrize("words", [["--epochs", "0"], ["--batch-size", "-1"], ["--hidden", "x"], ["--device", "tpu"]])
-def test_bad_sizes(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["benchmark", *words])
+@pytest.mark.parametrize("words", [["--epochs", "0"], ["--batch_size", "-1"], ["--hidden", "x"], ["--device", "tpu"]])
+def test_bad_sizes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        benchmark.main()
+        run(*words)
     assert end.value.code == 2
     assert f"error: {words[0]}" in capsys.readouterr().err.replace("argument ", "")

@@ -180,8 +180,10 @@ def test_the_notebooks_table_goes_on_in_mid_epoch(run: Run) -> None:
 
 def test_a_finished_run_can_be_made_longer(run: Run) -> None:
     run("fit", *SMALL, "--trainer.max_epochs", 1)
+    curves = scalars()
     output, _ = run("fit", "--ckpt_path", "last")
     assert "0 updates" in output
+    assert scalars() == curves
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
     run("fit", *SMALL)
     assert_same_parameters(checkpoint(version=0)["state_dict"], checkpoint(version=1)["state_dict"])

@@ -28,15 +28,7 @@ STATE_OF_TRAINING = {"loops": {"fit_loop"}, "callbacks": set()}  # what `fit` ne
 def find_checkpoint(name: str, log_dir: Path) -> str:
     """Resolve `--ckpt_path`: a path stays, a URL is downloaded, `best` and `last` are found in the newest run.
 
-    Args:
-        name: `best`, `last`, a path or a URL.
-        log_dir: Directory of the runs, `version_0`, `version_1`, ...
-
-    Returns:
-        A path.
-
-    Raises:
-        UserError: No run has such a checkpoint, there is no file at the path, or the download fails.
+    Without such a file or run in `log_dir`, or if the download fails, a UserError says so.
     """
     if name in ("best", "last"):
         found = {kind: list(log_dir.glob(f"*/checkpoints/{kind}.ckpt")) for kind in ("best", "last")}
@@ -55,9 +47,6 @@ def download_checkpoint(url: str) -> str:
     """Download a checkpoint to a file that is removed when the program ends.
 
     Lightning's own download unpickles any object, and serves a file of the same name from its cache.
-
-    Raises:
-        UserError: The download fails.
     """
     folder = tempfile.TemporaryDirectory(prefix="mnist_mlp-")
     atexit.register(folder.cleanup)
@@ -73,12 +62,7 @@ def download_checkpoint(url: str) -> str:
 def load_checkpoint(path: str, to_resume: bool = False) -> dict[str, Any]:
     """Load a checkpoint that `fit` saved, on the CPU, as tensors and plain values only.
 
-    Args:
-        path: A file.
-        to_resume: Whether to require the state of training too.
-
-    Raises:
-        UserError: It is no such checkpoint, is damaged, or holds code.
+    A UserError says that it is no such checkpoint, is damaged, holds code, or lacks the state of training `to_resume`.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -42,13 +42,8 @@ class GraphedUpdate:
 
     A replay costs the host some microseconds in place of launching every kernel. The graph reads what lies at its
     addresses: the numbers of each update's images, its step size (of the parameters' precision, as an eager update
-    has it), and how many updates of the block have been made, which it counts itself.
-
-    Args:
-        update: One update from a batch, (x, y), by an optimizer; returns the loss, () float. It has run before:
-            work that is done only once must not be captured.
-        optimizer: The optimizer that steps in the update.
-        block: A block of such batches.
+    has it), and how many updates of the block have been made, which it counts itself. `update`, one update from a
+    batch that returns the loss, has run before: work that is done only once must not be captured.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class LossLog(BlockCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check_losses(trainer, pl_module)
-        if self.losses:
+        if self.lrs:  # and not in a run that is resumed at its end
             self.write_point(trainer, torch.cat(self.losses).mean())
 
     def write_point(self, trainer: Trainer, loss: Tensor) -> None:
