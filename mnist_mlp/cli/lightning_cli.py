@@ -21,7 +21,7 @@ from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunLogger, SaveConfig
-from mnist_mlp.cli.validation import check_schedule, check_settings
+from mnist_mlp.cli.validation import check_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.display.drawings import draw_errors
@@ -141,9 +141,8 @@ class CLI(LightningCLI):
         """Check the settings, and fit those that depend on one another."""
         config = self.config[self.subcommand]
         config.ckpt_path = self.checkpoint_path
-        check_settings(config, self.checkpoint["hyper_parameters"]["lr"] if self.checkpoint else None)
         if self.subcommand == "fit":
-            check_schedule(config)
+            check_settings(config, self.checkpoint["hyper_parameters"]["lr"] if self.checkpoint else None)
         else:
             self.save_config_callback = None
         if config.data.val_size == 0:

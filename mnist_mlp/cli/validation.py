@@ -1,4 +1,4 @@
-"""Refusal of settings that would have no effect, or one that nobody wants."""
+"""Refuse settings of `fit` that have no effect or an unwanted one."""
 
 import inspect
 
@@ -10,12 +10,7 @@ from mnist_mlp.errors import UserError
 
 
 def check_settings(config: Namespace, lr: float | None) -> None:
-    """Raise a UserError for settings that cannot work, alone or together.
-
-    Args:
-        config: The settings of a command.
-        lr: Step size of the run that is resumed, if one is.
-    """
+    """Raise a UserError for settings that cannot work, alone or together; `lr` is that of the run that is resumed."""
     usual = inspect.signature(MLPClassifier).parameters["lr"].default if lr is None else lr
     if config.model.lr > torch.finfo(torch.float32).max:
         raise UserError(f"--model.lr {config.model.lr:g} overflows float32: find_lr finds one that works")
@@ -27,10 +22,6 @@ def check_settings(config: Namespace, lr: float | None) -> None:
         raise UserError("--optimizer LBFGS needs several gradients per update: choose an optimizer that needs one")
     if config.optimizer and config.model.lr != usual:
         raise UserError(f"--model.lr {config.model.lr:g} has no effect with --optimizer: use --optimizer.lr")
-
-
-def check_schedule(config: Namespace) -> None:
-    """Raise a UserError for settings of `fit` that --model.schedule cannot work with."""
     schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer
     if config.lr_scheduler and config.model.schedule != "constant":
         raise UserError(f"{schedule} and --lr_scheduler cannot both change the step size: leave one out")

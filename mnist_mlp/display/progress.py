@@ -97,8 +97,8 @@ class ClosingSummary(BlockCallback):
             text = f"loss {metrics['val/loss'].item():.4f}, accuracy {metrics['val/accuracy'].item():.2%}"
             best = getattr(trainer.checkpoint_callback, "best_model_score", None)
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
-        paths = [saver.best_model_path for saver in trainer.checkpoint_callbacks if saver.best_model_path]
-        if paths:
+        paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+        if paths := [path for path in paths if path]:
             lines += [("checkpoint", paths[0]), ("next", command_for_checkpoint("test", paths[0]))]
         if isinstance(trainer.logger, TensorBoardLogger):
             curves = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
