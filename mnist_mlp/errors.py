@@ -31,4 +31,4 @@ class StoppedBySignalError(BaseException):
 
     def __str__(self) -> str:
         text = f"stopped by {signal.Signals(self.signum).name}"
-        return f"{text}; go on with: {self.resume}" if self.resume else text
+        return f"{text}; resume with: {self.resume}" if self.resume else text

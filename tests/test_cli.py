@@ -261,7 +261,7 @@ def test_settings_of_an_optimizer_or_scheduler_stay(
     first: tuple[object, ...], other: tuple[object, ...], run: Run, error: Error
 ) -> None:
     run("fit", *SMALL, *first, "--trainer.max_steps", 5)
-    assert "is not as in the run of" in error("fit", "--ckpt_path", "last", "--trainer.max_steps", 8, *other)
+    assert "differs from the run in" in error("fit", "--ckpt_path", "last", "--trainer.max_steps", 8, *other)
     run("fit", "--ckpt_path", "last", "--trainer.max_steps", 8)
 
 

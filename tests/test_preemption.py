@@ -129,7 +129,7 @@ def test_a_signal_ends_a_run_tidily(
     assert "Traceback" not in messages
     assert "gloo" not in Path("threads").read_text()
     path = checkpoint_named(messages)
-    assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; go on with: python -m")
+    assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; resume with: python -m")
     assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 5
     run_apart("fit", "--ckpt_path", path, "--trainer.max_epochs", 5)
     assert_same_run(1)
@@ -241,4 +241,4 @@ def test_time_is_up_between_epochs_and_validations(
         main(["fit", *options])
     assert end.value.code == 143
     assert saved == [26, 51, 76, 101]
-    assert "go on with:" in capsys.readouterr().err
+    assert "resume with:" in capsys.readouterr().err

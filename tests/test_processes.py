@@ -128,7 +128,7 @@ def test_a_slurm_job_that_is_preempted_goes_on(tmp_path: Path, monkeypatch: pyte
     subprocess.run(["pkill", "-TERM", "-f", str(programs / "srun")], check=True)
     assert first.wait(timeout=300) == 143, printed()
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
-    assert printed().count("stopped by SIGTERM; go on with:") == 1
+    assert printed().count("stopped by SIGTERM; resume with:") == 1
     folder = tmp_path / "job_4711" / "lightning_logs"
     saved = torch.load(folder / "version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert saved >= 275

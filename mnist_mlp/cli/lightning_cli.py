@@ -40,8 +40,7 @@ COMMANDS = {
 }
 EPILOG = (
     "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
-    "--checkpoint.NAME for best.ckpt: --print_config lists them, "
-    "https://lightning.ai/docs/pytorch/stable/common/trainer.html explains them."
+    "--checkpoint.NAME: see --print_config and https://lightning.ai/docs/pytorch/stable/common/trainer.html."
 )
 EVALUATION = "The other options of fit are accepted, as in a file of its settings, and have no effect."
 FIXED = {"model.hidden", "model.activation"}  # settings that a command cannot change from those of its checkpoint
@@ -100,8 +99,8 @@ class CLI(LightningCLI):
             parser.add_argument("--errors", help="Picture (png, pdf, svg) to draw of all wrongly classified images.")
         if parser.command == "predict":
             parser.add_argument("--images", nargs="+", type=str, help="Own images: files, folders, patterns.")
-            parser.add_argument("--csv", help="File for their table, else predictions.csv in lightning_logs.")
-            parser.add_argument("--save_inputs", help="Folder for them as the network sees them.")
+            parser.add_argument("--csv", help="CSV file for their table (default: lightning_logs/predictions.csv).")
+            parser.add_argument("--save_inputs", help="Folder in which to save them as the network sees them.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments into `self.config`; with a checkpoint once more, its settings as defaults.
@@ -135,7 +134,7 @@ class CLI(LightningCLI):
             value = json.loads(json.dumps(config[key].as_dict())) if group else config[key]  # lists for tuples
             if value != settings[key]:
                 shown = value["class_path"] if group else value
-                raise UserError(f"--{key} {shown} is not as in the run of {path}: leave it and its options out")
+                raise UserError(f"--{key} {shown} differs from the run in {path}: leave it out")
 
     def before_instantiate_classes(self) -> None:
         """Check the settings, and fit those that depend on one another."""

@@ -19,19 +19,19 @@ Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 LIBRARY_GROUPS = ("trainer", "checkpoint", "last", "optimizer", "lr_scheduler")  # documented by their libraries
 HELP = {  # of the options in these groups that --help shows, and of Lightning's own
-    "config": "YAML file of settings; later arguments overrule it.",
+    "config": "YAML file of settings; later arguments override it.",
     "print_config": "Print all settings, as such a file, and exit.",
-    "seed_everything": "Draws weights, split and batches.",
+    "seed_everything": "Random seed for the weights, the split and the batches.",
     "trainer.max_epochs": "Passes through the training images.",
     "trainer.max_steps": "Updates, or -1 for any number.",
     "trainer.accelerator": "cpu, gpu, or auto for a GPU if there is one.",
     "trainer.devices": "Processes, each with batches of its own.",
     "trainer.precision": "32-true, the default, or bf16-mixed.",
     "trainer.log_every_n_steps": "Updates between points of the curves.",
-    "trainer.default_root_dir": "Parent of lightning_logs; by default here.",
-    "optimizer": "Another optimizer of torch, as Adam with --optimizer.lr.",
-    "lr_scheduler": "A scheduler of torch, stepped every epoch, as StepLR with --lr_scheduler.step_size.",
-    "ckpt_path": "A path, a URL, or best or last of the newest run.",
+    "trainer.default_root_dir": "Parent of lightning_logs (default: the current directory).",
+    "optimizer": "Another torch optimizer, for example Adam with --optimizer.lr.",
+    "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size.",
+    "ckpt_path": "A path, a URL, or best or last of the newest run that has one.",
 }
 HIDDEN = ("model", "data", "data.seed", "optimizer.help", "lr_scheduler.help", "verbose")
 TITLES = {  # of the groups of options

@@ -37,7 +37,7 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
     found = find_images(names)
     images = read_images(found)
     if not images:
-        raise UserError("--images: none can be classified")
+        raise UserError("--images: no image could be read")
     scores = model.scores(model(normalised(torch.stack([*images.values()]))))
     highest, digits = (values.tolist() for values in scores.topk(2))
     rows = [

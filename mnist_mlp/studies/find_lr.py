@@ -100,7 +100,7 @@ def find_lr(
     device: str = "auto",
     logs: str = LOGS,
 ) -> float:
-    """Find γ_0, the largest step size that works while 10 γ_0 does not (the notebook's exercise 1).
+    """Find γ_0, the largest step size of a grid that works while 10 γ_0 does not (the notebook's exercise 1).
 
     Every step size starts from the weights of `fit` and sees its batches. Where the grid has a gap above the last
     that works, or ends there, it is continued by factors of 10.
