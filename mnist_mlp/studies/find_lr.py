@@ -1,4 +1,8 @@
-"""Exercise 1 of the notebook: the largest step size that works while ten times as large a one diverges."""
+"""Exercise 1 of the notebook: the largest step size that works while ten times as large a one does not.
+
+On MNIST (seed 0) it is 1 with `mse` and with `cross_entropy`. With `mse` 10 gives NaN after 4 updates. Cross-entropy
+gives no NaN: with γ = 10 its loss jumps to 4e8 and comes back towards ln 10, where the network guesses.
+"""
 
 import copy
 import math
