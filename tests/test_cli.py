@@ -265,6 +265,12 @@ def test_settings_of_an_optimizer_or_scheduler_stay(
     run("fit", "--ckpt_path", "last", "--trainer.max_steps", 8)
 
 
+@pytest.mark.parametrize("content", [b"model:\n  loss: \xff\n", b"model: {lr: [", b"nonsense: 3\n"])
+def test_a_run_whose_settings_are_damaged(content: bytes, trained: Path, error: Error) -> None:
+    Path("lightning_logs/version_0/config.yaml").write_bytes(content)
+    error("fit", "--ckpt_path", "last", "--trainer.max_steps", 2)
+
+
 @pytest.mark.parametrize("command", ["fit", "find_lr"])
 def test_settings_that_are_no_text(command: str, error: Error, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"model:\n  loss: \xff\n")

@@ -120,16 +120,18 @@ class CLI(LightningCLI):
         for key, value in settings.items():
             defaults[f"{command}.{key}"] = value
         run_settings = Path(path).parent.parent / CONFIG_FILE
-        if command == "fit" and Path(path).parent.name == "checkpoints" and run_settings.is_file():
+        in_run = command == "fit" and Path(path).parent.name == "checkpoints" and run_settings.is_file()
+        if in_run:
             args = [command, "--config", str(run_settings), *args[1:]]
-            saved = yaml.safe_load(run_settings.read_text(encoding="utf-8"))
-            settings |= {key: saved[key] for key in ("optimizer", "lr_scheduler")}
         self.config = parser.parse_args(args, defaults)
+        if in_run:  # read once more, for values before the arguments overruled them
+            saved = yaml.safe_load(run_settings.read_text(encoding="utf-8")) or {}
+            settings |= {key: saved.get(key) for key in ("optimizer", "lr_scheduler")}
         config = self.config[command]
         config.ckpt_path = None  # or Lightning would read its settings too
         if config.data.source == "auto":
             config.data.source = settings["data.source"]
-        for key in settings.keys() & (FIXED_IN_FIT if command == "fit" else FIXED):
+        for key in sorted(settings.keys() & (FIXED_IN_FIT if command == "fit" else FIXED)):
             group = isinstance(config[key], Namespace)
             value = json.loads(json.dumps(config[key].as_dict())) if group else config[key]  # lists for tuples
             if value != settings[key]:

@@ -29,7 +29,8 @@ def prepare_data(data: MNISTDataModule) -> None:
 
 FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods)
 STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
-DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}  # `fit`'s show nothing
+# Where the defaults of `fit` would show nothing.
+DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}
 GROUPS = {"model": MLPClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
 
 
@@ -42,7 +43,7 @@ def run_study(name: str, arguments: list[str]) -> None:
     parser.add_argument("--config", action=ActionConfigFile)
     if parser.add_function_arguments(function, skip=set(GROUPS)):
         parser.groups[name].title = "Study"
-    for group in GROUPS.keys() & parameters:
+    for group in [group for group in GROUPS if group in parameters]:
         options = inspect.signature(GROUPS[group]).parameters
         unused = {option for option in options if f"{group}.{option}" in UNUSED[name]}
         parser.add_class_arguments(GROUPS[group], group, skip=unused)

@@ -38,6 +38,7 @@ class Linear(nn.Linear):
 
 def use_onednn(net: nn.Module) -> None:
     """Let every `nn.Linear` of a network use oneDNN where it is faster; parameters, names and results stay."""
-    for module in net.modules():
-        if type(module) is nn.Linear and onednn_is_faster():
-            module.__class__ = Linear
+    if onednn_is_faster():
+        for module in net.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear
