@@ -40,8 +40,8 @@ from mnist_mlp.batches import Batches
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.main import main as command_line
 from mnist_mlp.cli.parser import Parser
-from mnist_mlp.data import MEAN, STD, normalised, one_hot
-from mnist_mlp.gradient import LOSSES, descend, loss_and_gradient, sgd
+from mnist_mlp.data import CLASSES, MEAN, STD, normalised
+from mnist_mlp.gradient import LOSSES, descend, loss_and_gradient, one_hot, sgd
 from mnist_mlp.network import MLP
 from mnist_mlp.runtime.blocks import BlockCallback
 from mnist_mlp.runtime.onednn import use_onednn
@@ -86,7 +86,7 @@ class Setting:
     def batches(self) -> Batches:
         """The same as `fit` has them, on the device."""
         images, labels = self.data
-        x, y = normalised(images.to(self.device)), one_hot(labels.to(self.device))
+        x, y = normalised(images.to(self.device)), one_hot(labels.to(self.device), CLASSES)
         return Batches(x, y, self.batch_size, seed=0)
 
 

@@ -1,122 +1,87 @@
 """The LightningModule: explicit gradients by manual optimization."""
 
-import inspect
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
-from lightning.pytorch import LightningModule
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
+from mnist_mlp.arguments import StepSize, check_arguments
 from mnist_mlp.errors import UserError
-from mnist_mlp.gradient import LOSSES, GradientDescent, Loss, loss_and_gradient
+from mnist_mlp.evaluation import Batch, Evaluation, accuracy_of, as_labels
+from mnist_mlp.gradient import LOSSES, GradientDescent, loss_and_gradient, trainable
+from mnist_mlp.manual_optimization import ManualOptimization
 from mnist_mlp.network import MLP
 from mnist_mlp.processes import average_over_processes
 from mnist_mlp.schedules import PerUpdate, Plateau
 
-StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
-
-Batch = tuple[Tensor, Tensor]
-"""x, (B, 1, 28, 28) float32, and y, (B, 10) float32 one-hot."""
+LossName = Literal["mse", "squared", "cross_entropy"]
 
 
-class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over a whole set and all processes, however they are batched."""
+class Classifier(LightningModule):
+    """Any network trained by u ← u − γ g, g the minibatch gradient, written out.
 
-    loss: Tensor
-    right: Tensor
-    number: Tensor
-
-    def __init__(self, loss_fn: Loss) -> None:
-        super().__init__()
-        self.loss_fn = loss_fn
-        for name, zero in (("loss", 0.0), ("right", 0), ("number", 0)):
-            self.add_state(name, torch.tensor(zero), dist_reduce_fx="sum")
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: outputs Φ(x) and one-hot labels, both (B, classes) float."""
-        # Not in place: after a test, which runs in inference mode, the states are inference tensors.
-        self.loss = self.loss + self.loss_fn(output, target) * len(output)
-        self.right = self.right + (output.argmax(dim=1) == target.argmax(dim=1)).sum()
-        self.number = self.number + len(output)
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Mean loss and share of right answers, () float each."""
-        return self.loss / self.number, self.right / self.number
-
-
-@torch.no_grad()
-def evaluate(net: nn.Module, loss_fn: Loss, batches: Iterable[Batch]) -> tuple[float, float]:
-    """Mean loss and accuracy of a network over a set in batches, on its device."""
-    metric = LossAndAccuracy(loss_fn).to(next(net.parameters()).device)
-    for x, y in batches:
-        metric.update(net(x), y)
-    loss, accuracy = metric.compute()
-    return loss.item(), accuracy.item()
-
-
-class MLPClassifier(LightningModule):
-    """The softplus MLP trained by u ← u − γ g, g the minibatch gradient, written out.
-
-    It runs with any Trainer and any loader of (x, one-hot y): each `training_step` is one update, and one
-    `global_step`. `runtime.fast_training.FastClassifier` makes the same updates faster.
+    It runs with any Trainer and any loader of batches x, y: targets (B, classes) or labels (B,). Each `training_step`
+    is one update, and one `global_step`. Parameters that do not require a gradient stay as they are. For another
+    update rule, groups of parameters with step sizes of their own, or schedulers, override `configure_optimizers` as
+    in any LightningModule; the Trainer's clipping works too.
 
     Args:
-        hidden: Units of each hidden layer, as '[500]' or '[1000,500]'; '[]' for a single affine map.
-        activation: Function between the affine layers; softplus has beta=25 and threshold=1.
-        loss: `mse` (the notebook's code), `squared` (the notebook's formula: 5 times `mse`) or `cross_entropy`.
-        lr: Step size γ, or the first one γ_0, of plain gradient descent; not used with --optimizer.
-        schedule: `constant`, `inverse_sqrt` (γ_0/√(k+1) in update k), `cosine` (to zero at the end of the budget) or
-            `plateau` (reduced when validation stops improving).
-        monitor: Validation metric that `plateau` watches.
-        patience: Epochs without improvement that make a plateau.
-        decay: Factor δ of the step size at a plateau.
-        max_decays: Reductions; the plateau after them ends training.
+        net: The network Φ, from x, (B, ...), to outputs, (B, classes) float.
+        loss: `mse` (the notebook's code), `squared` (the notebook's formula: classes / 2 times `mse`) or
+            `cross_entropy`.
+        lr: Step size γ.
+        log_grad_norm: Log the gradient's norm, before clipping, as `train/grad_norm`.
 
     Raises:
-        KeyError: The activation or the loss is unknown.
+        UserError: An argument is not of its type.
     """
+
+    grad_norm: Tensor  # of the newest gradient, () float, if `log_grad_norm`
 
     def __init__(
         self,
-        hidden: Sequence[PositiveInt] = (500,),
-        activation: Literal["softplus", "relu"] = "softplus",
-        loss: Literal["mse", "squared", "cross_entropy"] = "mse",
-        lr: StepSize = 0.1,  # type: ignore[valid-type]
-        schedule: Literal["constant", "inverse_sqrt", "cosine", "plateau"] = "constant",
-        monitor: Literal["loss", "accuracy"] = "loss",
-        patience: PositiveInt = 3,
-        decay: OpenUnitInterval = 0.5,
-        max_decays: NonNegativeInt = 4,
+        net: nn.Module,
+        loss: LossName = "mse",
+        lr: StepSize = 0.1,
+        log_grad_norm: bool = False,
     ) -> None:
         super().__init__()
-        hidden = list(hidden)  # as YAML and checkpoints have it
-        self.save_hyperparameters()
+        check_arguments(Classifier, locals())
+        self.save_hyperparameters(ignore="net")
         self.automatic_optimization = False
-        self.net = MLP(hidden, activation)
+        self.net = net
         self.loss_fn = LOSSES[loss]
-        self.loss_and_accuracy = LossAndAccuracy(self.loss_fn)
-        self.confusion = MulticlassConfusionMatrix(num_classes=10)
+        self.evaluation = Evaluation(self.loss_fn)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Let Lightning read settings that it ignores in manual optimization, which begins as the fit starts."""
+        self.automatic_optimization = self.trainer.training
+        return self.absent(ManualOptimization)
+
+    def absent(self, *kinds: type[Callback]) -> list[Callback]:
+        """New callbacks of the kinds that the trainer, which keeps those of earlier runs, does not have yet."""
+        return [kind() for kind in kinds if not any(type(each) is kind for each in self.trainer.callbacks)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The network's outputs Φ(x), (B, 10), for images x, (B, ...) with 784 values each."""
+        """The network's outputs Φ(x), (B, classes), for x, (B, ...)."""
         return self.net(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One update. Returns the loss before it, () float."""
         loss = self.update(batch, self.optimizers())
-        self.advance_schedule()
+        self.step_schedulers("step", batch_idx + 1)
         every = self.trainer.log_every_n_steps
         if every and self.global_step % every == 0:  # a call of `log` takes 0.4 ms
             self.log("train/loss", loss, prog_bar=True)
+            if self.hparams.log_grad_norm:
+                self.log("train/grad_norm", self.grad_norm)
         return {"loss": loss}
 
     def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
@@ -124,100 +89,75 @@ class MLPClassifier(LightningModule):
         x, y = batch
         loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
-        for parameter, derivative in zip(self.net.parameters(), gradient, strict=True):
-            parameter.grad = derivative
+        if self.hparams.log_grad_norm:
+            self.grad_norm = torch.stack([derivative.norm() for derivative in gradient]).norm()
+        derivatives = iter(gradient)
+        for parameter in self.net.parameters():
+            parameter.grad = next(derivatives) if parameter.requires_grad else None
+        clipping = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+        self.configure_gradient_clipping(optimizer, *clipping)  # by torch's functions, if the Trainer is to clip
         optimizer.step()
         return loss
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Plain gradient descent, u ← u − γ g, with the schedule of γ."""
-        optimizer = GradientDescent(self.net.parameters(), self.hparams.lr)
-        return [optimizer], self.schedulers(optimizer)
+    def configure_optimizers(self) -> Any:
+        """Plain gradient descent, u ← u − γ g, with a constant γ."""
+        return GradientDescent(trainable(self.net), self.hparams.lr)
 
-    def schedulers(self, optimizer: Optimizer) -> list[LRScheduler]:
-        """The learning-rate scheduler that `schedule` names, or none for a constant γ."""
-        settings = self.hparams
-        if settings.schedule == "constant":
-            return []
-        if settings.schedule == "plateau":
-            return [Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)]
-        return [PerUpdate(optimizer, settings.schedule)]
+    def step_schedulers(self, interval: Literal["step", "epoch"], number: int) -> None:
+        """Step the schedulers that go by updates or by epochs, after so many of the epoch or of the run.
 
-    def advance_schedule(self) -> float:
-        """Step the schedulers that go by updates. Returns the step size of the update just made."""
-        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        Lightning does the same, but for automatic optimization alone. A metric to monitor that is not logged is a
+        UserError, or for a scheduler that is not `strict` a warning.
+        """
         for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, PerUpdate):
-                config.scheduler.step()
-        return lr
+            if config.interval != interval or number % config.frequency:
+                continue
+            metrics = self.trainer.callback_metrics
+            if config.reduce_on_plateau and config.monitor not in metrics:
+                text = f"a scheduler monitors {config.monitor}, which is not logged: choose one of {list(metrics)}"
+                if config.strict:
+                    raise UserError(text)
+                rank_zero_warn(text)
+                continue
+            self.lr_scheduler_step(config.scheduler, metrics[config.monitor] if config.reduce_on_plateau else None)
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedulers that go by epochs, which Lightning leaves to manual optimization.
+        """Step the schedulers that go by epochs.
 
         An epoch that `max_steps` or `max_time` cuts short is finished by the run that resumes it.
         """
-        if not self.trainer.is_last_batch:
-            return
-        metrics = self.trainer.callback_metrics
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, PerUpdate):
-                continue
-            monitor = getattr(config.scheduler, "monitor", None)  # of a ReduceLROnPlateau
-            if monitor and monitor not in metrics:
-                raise UserError(f"a scheduler monitors {monitor}, which is not logged: choose one of {list(metrics)}")
-            self.lr_scheduler_step(config.scheduler, metrics[monitor] if monitor else None)
-            self.stop_if_exhausted(config.scheduler)
-
-    def stop_if_exhausted(self, scheduler: LRScheduler) -> None:
-        """End the run at the plateau after the last reduction."""
-        if isinstance(scheduler, Plateau) and scheduler.exhausted:
-            self.trainer.should_stop = True
-
-    def setup(self, stage: str) -> None:
-        """Refuse float16, whose loss scaling lives in the `.backward()` that explicit gradients never call."""
-        if self.trainer.precision == "16-mixed":
-            raise UserError("--trainer.precision 16-mixed scales the loss of `.backward()` alone: use bf16-mixed")
-
-    def on_train_start(self) -> None:
-        """Tell the schedules how long the run is; end a resumed run that has already reached its last plateau."""
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, PerUpdate):
-                config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
-            self.stop_if_exhausted(config.scheduler)
+        if self.trainer.is_last_batch:
+            self.step_schedulers("epoch", self.trainer.current_epoch + 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         x, y = batch
-        self.loss_and_accuracy.update(self.net(x), y)
+        self.evaluation.update(self.net(x), y)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_loss_and_accuracy("val")
+        self.log_evaluation("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        x, y = batch
-        output = self.net(x)
-        self.loss_and_accuracy.update(output, y)
-        self.confusion.update(output, y.argmax(dim=1))
+        self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log loss, accuracy, the number of errors and each digit's accuracy."""
-        self.log_loss_and_accuracy("test")
-        confusion = self.confusion.compute().float()
-        self.confusion.reset()
-        right, number = confusion.diag(), confusion.sum(dim=1)
-        self.log("test/errors", (number - right).sum(), rank_zero_only=True)
-        for digit, accuracy in enumerate(right / number):
-            self.log(f"test/accuracy_of_{digit}", accuracy, rank_zero_only=True)
+        """Log loss, accuracy, the number of errors and the accuracy of each class that occurs."""
+        answers = self.log_evaluation("test")
+        labels, right = answers[:, 0], answers[:, 0] == answers[:, 1]
+        self.log("test/errors", right.logical_not().sum().float(), rank_zero_only=True)
+        for label in labels.unique():
+            self.log(f"test/accuracy_of_{label}", right[labels == label].float().mean(), rank_zero_only=True)
 
-    def log_loss_and_accuracy(self, stage: Literal["val", "test"]) -> None:
-        """Log the loss and accuracy of the set just evaluated, and reset them for the next."""
-        loss, accuracy = self.loss_and_accuracy.compute()
-        self.loss_and_accuracy.reset()
-        self.log_dict({f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}, prog_bar=stage == "val")
+    def log_evaluation(self, stage: Literal["val", "test"]) -> Tensor:
+        """Log the loss and accuracy of the set just evaluated. Returns labels beside answers, (N, 2) int64."""
+        loss, answers = self.evaluation.compute()
+        self.evaluation.reset()
+        self.log_dict({f"{stage}/loss": loss, f"{stage}/accuracy": accuracy_of(answers)}, prog_bar=stage == "val")
+        return answers
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Labels, (B,) int64, and scores, (B, 10) float32, of a batch."""
+        """Labels, (B,) int64, and scores, (B, classes) float32, of a batch."""
         x, y = batch
-        return y.argmax(dim=1), self.scores(self.net(x))
+        return as_labels(y), self.scores(self.net(x))
 
     def scores(self, output: Tensor) -> Tensor:
         """Confidence in each digit, (B, 10) float32, from the network's outputs Φ(x), (B, 10).
@@ -229,19 +169,88 @@ class MLPClassifier(LightningModule):
         return output.softmax(dim=1) if self.hparams.loss == "cross_entropy" else output
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> "MLPClassifier":
-        """Load the network and settings of a checkpoint file, on the CPU, as tensors and plain values only.
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **settings: Any
+    ) -> "Classifier":
+        """Load the network and settings of a checkpoint file, by default on the CPU, as tensors and plain values only.
 
-        Lightning's own version calls whatever function a checkpoint names as its instantiator. `settings` are
-        arguments of the class that replace the saved ones.
+        `settings` are Lightning's own keywords, such as `strict`, or arguments of the class that replace the saved
+        ones; a `Classifier` needs its `net`. Code is never loaded, whatever `weights_only` says.
 
         Raises:
             OSError: There is no such file.
             pickle.UnpicklingError: It is no checkpoint, or holds code.
         """
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-        saved = checkpoint["hyper_parameters"]
-        names = inspect.signature(cls).parameters.keys() & saved.keys()
-        model = cls(**{**{name: saved[name] for name in names}, **settings})
-        model.load_state_dict(checkpoint["state_dict"])
-        return model
+        settings["_instantiator"] = None  # or Lightning would call whatever function the checkpoint names
+        return super().load_from_checkpoint(checkpoint_path, map_location, **(settings | {"weights_only": True}))
+
+
+class MLPClassifier(Classifier):
+    """The softplus MLP, trained by gradient descent with the notebook's rules for γ.
+
+    `runtime.fast_training.FastClassifier` makes the same updates faster.
+
+    Args:
+        hidden: Units of each hidden layer, as '[500]' or '[1000,500]'; '[]' for a single affine map.
+        activation: Function between the affine layers; softplus has beta=25 and threshold=1.
+        loss: `mse` (the notebook's code), `squared` (its formula: 5 times `mse`) or `cross_entropy`.
+        lr: Step size γ, or the first one γ_0, of plain gradient descent; not used with --optimizer.
+        schedule: `constant`, `inverse_sqrt` (γ_0/√(k+1) in update k), `cosine` (to zero at the end of the budget) or
+            `plateau` (reduced when validation stops improving).
+        monitor: Validation metric for `plateau`.
+        patience: Epochs without gain that make a plateau.
+        decay: Factor δ of the step size at a plateau.
+        max_decays: Reductions; the plateau after them ends training.
+        log_grad_norm: Log the gradient's norm, before clipping, as `train/grad_norm`.
+
+    Raises:
+        UserError: An argument is not of its type.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[PositiveInt] = (500,),
+        activation: Literal["softplus", "relu"] = "softplus",
+        loss: LossName = "mse",
+        lr: StepSize = 0.1,
+        schedule: Literal["constant", "inverse_sqrt", "cosine", "plateau"] = "constant",
+        monitor: Literal["loss", "accuracy"] = "loss",
+        patience: PositiveInt = 3,
+        decay: OpenUnitInterval = 0.5,
+        max_decays: NonNegativeInt = 4,
+        log_grad_norm: bool = False,
+    ) -> None:
+        check_arguments(MLPClassifier, locals())
+        hidden = list(hidden)  # as YAML and checkpoints have it
+        super().__init__(MLP(hidden, activation), loss, lr, log_grad_norm)
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+        """Plain gradient descent, u ← u − γ g, with the schedule of γ."""
+        optimizer = GradientDescent(trainable(self.net), self.hparams.lr)
+        return [optimizer], self.schedulers(optimizer)
+
+    def schedulers(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        """The learning-rate scheduler that `schedule` names, as Lightning takes it, or none for a constant γ."""
+        settings = self.hparams
+        if settings.schedule == "constant":
+            return []
+        if settings.schedule == "plateau":
+            rule = Plateau(optimizer, settings.monitor, settings.patience, settings.decay, settings.max_decays)
+            return [{"scheduler": rule, "monitor": rule.monitor}]
+        return [{"scheduler": PerUpdate(optimizer, settings.schedule), "interval": "step"}]
+
+    def on_train_start(self) -> None:
+        """Tell the schedules how long the run is; end a resumed run that has already reached its last plateau."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, PerUpdate):
+                config.scheduler.set_budget(self.trainer.estimated_stepping_batches)
+            self.stop_if_exhausted(config.scheduler)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        super().lr_scheduler_step(scheduler, metric)
+        self.stop_if_exhausted(scheduler)
+
+    def stop_if_exhausted(self, scheduler: Any) -> None:
+        """End the run at the plateau after the last reduction."""
+        if isinstance(scheduler, Plateau) and scheduler.exhausted:
+            self.trainer.should_stop = True

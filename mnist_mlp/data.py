@@ -1,22 +1,25 @@
 """The data module: whole data sets as tensors on the training device, each batch one gather."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from mnist_mlp.arguments import check_arguments
 from mnist_mlp.batches import Batches, EvaluationBatches
 from mnist_mlp.datasets.digits import make_digits
 from mnist_mlp.datasets.distortion import STRENGTHS, Distortion
 from mnist_mlp.datasets.mnist import TRAIN_SIZE, fetch_mnist, mnist_exists, raw_folder, read_mnist
 from mnist_mlp.errors import NotFoundError, UserError
+from mnist_mlp.gradient import one_hot
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels in 0..1, as the notebook gives them
+CLASSES = 10
 EVALUATION_BATCH_SIZE = 1000  # affects speed and memory only: metrics are over the whole set
 
 
@@ -26,11 +29,6 @@ def normalised(images: Tensor) -> Tensor:
     Returns (N, 1, 28, 28) or (1, 28, 28) float32, shifted and scaled by the mean and deviation of MNIST's pixels.
     """
     return images.float().unsqueeze(-3).div_(255).sub_(MEAN).div_(STD)
-
-
-def one_hot(labels: Tensor) -> Tensor:
-    """Targets, (N, 10) float32, from labels, (N,) int64 in 0..9: the notebook's `MakeOneHot`."""
-    return F.one_hot(labels, 10).float()
 
 
 class MNISTDataModule(LightningDataModule):
@@ -80,6 +78,8 @@ class MNISTDataModule(LightningDataModule):
         sigma: float = 4.0,
     ) -> None:
         super().__init__()
+        data_dir = str(Path(data_dir).expanduser())
+        check_arguments(MNISTDataModule, locals())
         self.save_hyperparameters()
         if val_size >= TRAIN_SIZE:
             raise UserError(f"--data.val_size is {val_size}: it must be below the {TRAIN_SIZE} training images")
@@ -131,7 +131,7 @@ class MNISTDataModule(LightningDataModule):
     def to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Network input and targets on the training device, from images, (N, 28, 28) uint8, and labels, (N,) int64."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return normalised(images.to(device)), one_hot(labels.to(device))
+        return normalised(images.to(device)), one_hot(labels.to(device), CLASSES)
 
     @property
     def is_stand_in(self) -> bool:

@@ -11,31 +11,51 @@ from torch.optim import Optimizer
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def squared_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch of ½‖y − Φ(x)‖², from outputs and targets (B, classes): the notebook's formula.
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Targets, (B, classes) float32, from labels, (B,) integers in 0..classes-1: the notebook's `MakeOneHot`."""
+    return F.one_hot(labels.long(), classes).float()
+
+
+def as_targets(y: Tensor, output: Tensor) -> Tensor:
+    """Targets like the outputs, (B, classes) float, from such targets or from labels, (B,) integers."""
+    return y if y.dim() > 1 else one_hot(y, output.shape[1]).to(output.dtype)
+
+
+def mse_loss(output: Tensor, y: Tensor) -> Tensor:
+    """Mean over batch and classes of (y − Φ(x))², from outputs, (B, classes), and targets or labels: `nn.MSELoss`."""
+    return F.mse_loss(output, as_targets(y, output))
+
+
+def squared_loss(output: Tensor, y: Tensor) -> Tensor:
+    """Mean over the batch of ½‖y − Φ(x)‖², from outputs, (B, classes), and targets or labels: the notebook's formula.
 
     For 10 classes it is five times the `nn.MSELoss` of the notebook's code.
     """
-    return (output - target).square().sum(dim=1).mean() / 2
+    return (output - as_targets(y, output)).square().sum(dim=1).mean() / 2
 
 
 LOSSES: dict[str, Loss] = {
-    "mse": F.mse_loss,  # the notebook's code: the mean over batch and classes
+    "mse": mse_loss,  # the notebook's code
     "squared": squared_loss,  # the notebook's formula
     "cross_entropy": F.cross_entropy,  # the notebook's logistic loss; targets are probabilities of the classes
 }
+
+
+def trainable(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters u that are trained, in the order of `net.parameters()`: those that require a gradient."""
+    return [u for u in net.parameters() if u.requires_grad]
 
 
 def loss_and_gradient(net: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Loss f(u) = `loss_fn(net(x), y)` and its gradient with respect to the parameters u: the notebook's `stoc_grad_`.
 
     The gradient is returned, not accumulated into `.grad`, so nothing needs resetting between batches. Images x are
-    (B, ...) float, one-hot labels y (B, classes) float. Returns the loss, () float and detached, and one tensor per
-    parameter, of its shape and in the order of `net.parameters()`. A parameter without part in the loss is a
+    (B, ...) float, one-hot labels y (B, classes) float or labels (B,) int64. Returns the loss, () float and detached,
+    and one tensor for each of the `trainable` parameters, of its shape. A parameter without part in the loss is a
     RuntimeError.
     """
     loss = loss_fn(net(x), y)
-    gradient = torch.autograd.grad(loss, tuple(net.parameters()))
+    gradient = torch.autograd.grad(loss, trainable(net))
     return loss.detach(), gradient
 
 
@@ -54,7 +74,7 @@ def sgd(net: nn.Module, loss_fn: Loss, batches: Iterable[tuple[Tensor, Tensor]],
     """The notebook's `sgd` with step size γ: one update per batch (x, y). Yields each loss before it, () float."""
     for x, y in batches:
         loss, gradient = loss_and_gradient(net, loss_fn, x, y)
-        descend(net.parameters(), gradient, lr)
+        descend(trainable(net), gradient, lr)
         yield loss
 
 

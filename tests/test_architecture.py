@@ -16,8 +16,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = [path.parent for path in FILES if path.name == "__init__.py" and path.parent != PACKAGE]
 FLOORS = [  # modules and folders, which import from lower floors only, and a folder's modules from one another
     ["errors"],
-    ["processes", "datasets", "command_lines"],
+    ["arguments", "processes", "datasets", "command_lines", "manual_optimization"],
     ["network", "gradient", "schedules"],
+    ["evaluation"],
     ["batches"],
     ["data"],
     ["classifier"],
@@ -27,7 +28,13 @@ FLOORS = [  # modules and folders, which import from lower floors only, and a fo
     ["cli"],
     ["benchmark", "__main__"],
 ]
-GROUND_FLOOR = {"processes": set(), "datasets": {"errors"}, "command_lines": {"datasets", "errors"}}  # all they import
+GROUND_FLOOR = {  # all they import
+    "arguments": {"errors"},
+    "processes": set(),
+    "datasets": {"errors"},
+    "command_lines": {"datasets", "errors"},
+    "manual_optimization": {"errors"},
+}
 CORE = ["network", "gradient", "schedules", "batches", "data", "classifier"]
 AROUND_CORE = {"runtime", "display", "studies", "cli"}
 DOCUMENTED = {"os._exit"}  # public, for all its name

@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Tensor]
 
 @pytest.mark.parametrize(("loss", "value"), [("cross_entropy", math.log(10)), ("mse", 0.09), ("squared", 0.45)])
 def test_loss_of_guessing(loss: str, value: float) -> None:
-    assert guessing_loss(LOSSES[loss]) == pytest.approx(value)
+    assert guessing_loss(LOSSES[loss], 10) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_gradient_descent_on_a_quadratic_works_below_2_over_l_and_diverges_above
     torch.manual_seed(0)
     net, loss_fn = MLP((), in_features=6), LOSSES[loss]
     lrs = [0.5 * limit, 0.98 * limit, 1.02 * limit, 2 * limit]
-    guessing = guessing_loss(loss_fn)
+    guessing = guessing_loss(loss_fn, 10)
     trials = [try_step_size(net, loss_fn, repeat(batch), lr, updates=400, guessing=guessing) for lr in lrs]
     assert [trial.verdict for trial in trials] == ["works", "works", "diverges", "diverges"]
     assert [trial.diverged_at is None for trial in trials] == [True, True, False, False]

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSched
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.parser import Parser, Seed
@@ -46,6 +46,7 @@ EVALUATION = "The other options of fit are accepted, as in a file of its setting
 FIXED = {"model.hidden", "model.activation"}  # settings that a command cannot change from those of its checkpoint
 FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", "optimizer", "lr_scheduler"}
 FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
+PER_BATCH = (CyclicLR, OneCycleLR)  # schedulers that torch's documentation steps after every batch
 TRAINER_DEFAULTS = {
     "max_epochs": 2,
     "devices": 1,
@@ -191,7 +192,8 @@ class CLI(LightningCLI):
             self.model.load_state_dict(self.checkpoint["state_dict"])
         except RuntimeError:
             raise UserError(f"{path}: its parameters are not of the network it names") from None
-        states = ([each.state_dict() for each in group] for group in self.model.configure_optimizers())
+        optimizers, schedulers = self.model.configure_optimizers()
+        states = [each.state_dict() for each in optimizers], [each["scheduler"].state_dict() for each in schedulers]
         saved = self.checkpoint.get("optimizer_states", []), self.checkpoint.get("lr_schedulers", [])
         if self.subcommand == "fit" and state_names(*states) != state_names(*saved):
             raise UserError(f"{path}: another --optimizer or --lr_scheduler trained it: give the same")
@@ -201,10 +203,14 @@ class CLI(LightningCLI):
     @staticmethod
     def configure_optimizers(
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRScheduler | None = None
-    ) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Use --optimizer, and --lr_scheduler or --model.schedule; the module steps schedulers of any kind."""
+    ) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+        """Use --optimizer, and --lr_scheduler, stepped as its documentation says, or --model.schedule."""
         assert isinstance(lightning_module, MLPClassifier)
-        return [optimizer], [lr_scheduler] if lr_scheduler else lightning_module.schedulers(optimizer)
+        if lr_scheduler is None:
+            return [optimizer], lightning_module.schedulers(optimizer)
+        interval = "step" if isinstance(lr_scheduler, PER_BATCH) else "epoch"
+        monitor = getattr(lr_scheduler, "monitor", None)  # of a ReduceLROnPlateau
+        return [optimizer], [{"scheduler": lr_scheduler, "interval": interval, "monitor": monitor}]
 
     def before_fit(self) -> None:
         """Log into a new folder, or into that of the run that is resumed."""

@@ -13,6 +13,7 @@ from jsonargparse import DefaultHelpFormatter, Namespace, get_loader, set_loader
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
+from mnist_mlp.arguments import reworded
 from mnist_mlp.command_lines import UNUSED
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
@@ -30,8 +31,8 @@ HELP = {  # of the options in these groups that --help shows, and of Lightning's
     "trainer.log_every_n_steps": "Updates between points of the curves.",
     "trainer.default_root_dir": "Parent of lightning_logs (default: the current directory).",
     "optimizer": "Another torch optimizer, for example Adam with --optimizer.lr.",
-    "lr_scheduler": "A torch scheduler, stepped every epoch, for example StepLR with --lr_scheduler.step_size.",
-    "ckpt_path": "A path, a URL, or best or last of the newest run that has one.",
+    "lr_scheduler": "A torch scheduler, for example StepLR with --lr_scheduler.step_size.",
+    "ckpt_path": "A path, a URL, or best or last of the newest run.",
 }
 HIDDEN = ("model", "data", "data.seed", "optimizer.help", "lr_scheduler.help", "verbose")
 TITLES = {  # of the groups of options
@@ -42,15 +43,6 @@ TITLES = {  # of the groups of options
     "lr_scheduler": "A step size that changes",
     **dict.fromkeys(("fit", "validate", "test", "predict"), "Checkpoint"),
 }
-MESSAGES = (  # of jsonargparse, and how they read here
-    (r" and v<", " and <"),
-    (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
-    (r"Expected a typing.Literal\[(.+)\]. Got value: (.*)", r"must be one of \1, not '\2'"),
-    (r"Expected a <class '[\w.]*Sequence'>. Got value: (.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
-    (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
-    (r"Group '(\w+)' does not accept option '(\w+)'.*", r"this command does not use \1.\2: leave it out"),
-    (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
-)
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -98,9 +90,7 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message in terms of the command line, and end with exit code 2."""
         message = re.sub(r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)":', r"--\1:", message)
-        for pattern, plain in MESSAGES:
-            message = re.sub(pattern, plain, message)
-        fail(message)
+        fail(reworded(message))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -7,11 +7,11 @@ from typing import Any
 from jsonargparse import ActionConfigFile
 from lightning.pytorch import seed_everything
 
-from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import fetch_mnist, raw_folder
+from mnist_mlp.runtime.fast_training import FastClassifier
 from mnist_mlp.studies.compare_batch_sizes import compare_batch_sizes
 from mnist_mlp.studies.compare_decays import compare_decays
 from mnist_mlp.studies.compare_methods import compare_methods
@@ -31,7 +31,7 @@ FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare
 STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
 # Where the defaults of `fit` would show nothing.
 DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}
-GROUPS = {"model": MLPClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
+GROUPS = {"model": FastClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
 
 
 def run_study(name: str, arguments: list[str]) -> None:

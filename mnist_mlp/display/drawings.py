@@ -83,8 +83,8 @@ def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
 
 def draw_confusion(labels: Tensor, scores: Tensor) -> Figure:
     """Draw the confusion matrix of labels, (N,) int64, and scores of each digit, (N, 10) float."""
-    confusion = MulticlassConfusionMatrix(num_classes=10, sync_on_compute=False).to(labels.device)  # one process draws
-    confusion.update(scores, labels)
+    confusion = MulticlassConfusionMatrix(scores.shape[1], sync_on_compute=False)  # one process draws
+    confusion.to(labels.device).update(scores, labels)
     figure = Figure(figsize=(6, 6), dpi=80, layout="constrained")
     confusion.plot(ax=figure.add_subplot(), cmap="Blues")
     return figure

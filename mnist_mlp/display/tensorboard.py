@@ -81,7 +81,8 @@ class TensorBoardImages(BlockCallback):
             )
         with trainer.precision_plugin.forward_context():
             _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
-        for (name, parameter), derivative in zip(pl_module.net.named_parameters(), gradient, strict=True):
+        trained = [(name, u) for name, u in pl_module.net.named_parameters() if u.requires_grad]
+        for (name, parameter), derivative in zip(trained, gradient, strict=True):
             for kind, values in (("weights", parameter), ("gradient", derivative)):
                 if values.isfinite().all():
                     self.writer.add_histogram(f"{kind}/{name}", values.float(), self.step(trainer))

@@ -9,8 +9,9 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mnist_mlp.classifier import Batch, MLPClassifier
+from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.evaluation import Batch
 from mnist_mlp.runtime.blocks import Block, Blocks
 from mnist_mlp.runtime.cuda_graph import GraphedUpdate, capturable
 from mnist_mlp.runtime.internals import count_steps
@@ -33,7 +34,7 @@ class FastClassifier(MLPClassifier):
     restored_metrics: dict[str, Tensor]
 
     def configure_callbacks(self) -> list[Callback]:
-        return [LossLog(), StopOnSignal()]
+        return [*super().configure_callbacks(), *self.absent(LossLog, StopOnSignal)]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -47,13 +48,14 @@ class FastClassifier(MLPClassifier):
     def training_step(self, block: Block | Batch, batch_idx: int) -> dict[str, Any]:
         """One update per batch of a block. Returns their n losses, (n,) float, and their n step sizes."""
         if not isinstance(block, Block):  # Lightning's callbacks want to see every update
-            return self.run_updates([block], self.optimizers())
+            return self.run_updates([block], self.optimizers(), batch_idx)
         optimizer = self.trainer.optimizers[0]  # Lightning's wrapper of it takes 80 µs a step
+        first = batch_idx + 1 - len(block)  # its last update is number `batch_idx` of the epoch
         if self.graph and self.graph.fits(block):
-            lrs = [self.advance_schedule() for _ in range(len(block))]
+            lrs = [self.advance_schedule(first + i) for i in range(len(block))]
             output = {"loss": self.graph.replay(block, lrs), "lr": lrs}
         else:
-            output = self.run_updates(block, optimizer)
+            output = self.run_updates(block, optimizer, first)
             if capturable(block, optimizer):
                 self.graph = GraphedUpdate(self.update, optimizer, block)
         count_steps(self.trainer, len(block))
@@ -63,12 +65,21 @@ class FastClassifier(MLPClassifier):
         """As the plain one; converts to the run's precision, which Lightning does for batches but not for blocks."""
         return super().update(self.trainer.precision_plugin.convert_input(batch), optimizer)
 
-    def run_updates(self, batches: Iterable[Batch], optimizer: Optimizer | LightningOptimizer) -> dict[str, Any]:
+    def run_updates(
+        self, batches: Iterable[Batch], optimizer: Optimizer | LightningOptimizer, first: int
+    ) -> dict[str, Any]:
+        """One update per batch, the first of which is number `first` of the epoch, from 0."""
         losses, lrs = [], []
-        for batch in batches:
+        for batch_idx, batch in enumerate(batches, start=first):
             losses.append(self.update(batch, optimizer))
-            lrs.append(self.advance_schedule())
+            lrs.append(self.advance_schedule(batch_idx))
         return {"loss": torch.stack(losses), "lr": lrs}
+
+    def advance_schedule(self, batch_idx: int) -> float:
+        """Step the schedulers after an update of the epoch. Returns the step size that the update had."""
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.step_schedulers("step", batch_idx + 1)
+        return lr
 
     def on_train_end(self) -> None:
         self.graph = None

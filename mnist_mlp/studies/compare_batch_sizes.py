@@ -14,11 +14,13 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from mnist_mlp.classifier import MLPClassifier, StepSize, evaluate
+from mnist_mlp.arguments import StepSize
+from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import TRAIN_SIZE
 from mnist_mlp.errors import TrainingError, UserError
+from mnist_mlp.evaluation import evaluate
 from mnist_mlp.gradient import sgd
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn

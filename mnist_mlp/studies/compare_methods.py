@@ -11,7 +11,8 @@ from typing import Any
 
 from jsonargparse.typing import PositiveInt
 
-from mnist_mlp.classifier import MLPClassifier, StepSize
+from mnist_mlp.arguments import StepSize
+from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError

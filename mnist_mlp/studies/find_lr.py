@@ -19,10 +19,12 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mnist_mlp.classifier import Batch, MLPClassifier, StepSize
+from mnist_mlp.arguments import StepSize
+from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
+from mnist_mlp.evaluation import Batch
 from mnist_mlp.gradient import Loss, sgd
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
@@ -47,9 +49,9 @@ class Trial:
     diverged_at: int | None  # update; if only parameters are not finite, the next multiple of CHECK_EVERY
 
 
-def guessing_loss(loss_fn: Loss) -> float:
-    """The loss of giving each of the 10 classes the value or probability 1/10: ln 10 for cross-entropy."""
-    return loss_fn(torch.full((1, 10), 0.1), torch.eye(10)[:1]).item()
+def guessing_loss(loss_fn: Loss, classes: int) -> float:
+    """The loss of giving each class the value or probability 1 / classes: ln 10 for cross-entropy and 10 of them."""
+    return loss_fn(torch.full((1, classes), 1 / classes), torch.eye(classes)[:1]).item()
 
 
 def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
@@ -128,7 +130,7 @@ def find_lr(
     lrs = distinct("--grid", grid)
     net, loss_fn = model.net.to(load_data(data, device, choose=False)), model.loss_fn
     use_onednn(net)
-    guessing = guessing_loss(loss_fn)
+    guessing = guessing_loss(loss_fn, data.train_set[1].shape[1])
     trials: dict[float, Trial] = {}
 
     def try_out(lrs: Iterable[float]) -> None:

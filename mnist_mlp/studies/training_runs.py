@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from mnist_mlp.batches import EvaluationBatches
-from mnist_mlp.classifier import MLPClassifier, evaluate
+from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
 from mnist_mlp.display.tensorboard import HyperparametersTable
 from mnist_mlp.errors import TrainingError
+from mnist_mlp.evaluation import evaluate
 from mnist_mlp.runtime.blocks import BlockCallback, Blocks
 from mnist_mlp.runtime.fast_training import FastClassifier
 from mnist_mlp.studies.arguments import Precision
@@ -69,7 +70,7 @@ class Curve(BlockCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
-        outputs["loss"][-1].item()  # waits for the device
+        outputs["loss"].reshape(-1)[-1].item()  # waits for the device
         self.seconds += time.perf_counter() - self.started
         if self.every_n_updates and trainer.global_step % self.every_n_updates == 0:
             self.record(trainer, pl_module)
@@ -106,7 +107,7 @@ def train_run(
     objective_images: int | None = None,
     **settings: Any,
 ) -> list[Point]:
-    """Train as `fit` does, from a model's weights. Returns the curve, or [] if the run diverges.
+    """Train a model of the same class, from a model's weights. Returns the curve, or [] if the run diverges.
 
     Args:
         model: Gives the initial weights, and the settings of the run.
@@ -140,10 +141,11 @@ def train_run(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run = FastClassifier(**{**model.hparams, **settings})
+        run = type(model)(**{**model.hparams, **settings})
         run.load_state_dict(model.state_dict())
         try:
-            trainer.fit(run, Blocks(batches, trainer), data.val_dataloader())
+            in_blocks = isinstance(run, FastClassifier)
+            trainer.fit(run, Blocks(batches, trainer) if in_blocks else batches, data.val_dataloader())
         except TrainingError:
             curve.points.clear()
     if not curve.points or not math.isfinite(curve.points[-1].objective + curve.points[-1].loss):

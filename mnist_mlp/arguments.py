@@ -1,0 +1,61 @@
+"""Types of arguments, and their check: in Python as on the command line, and in the same words."""
+
+import inspect
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import restricted_number_type
+
+from mnist_mlp.errors import UserError
+
+StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
+WORDS = (  # of jsonargparse, in one line, and how they read here
+    (r" and v<", " and <"),
+    (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
+    (r"Expected a typing.Literal\[(.+)\]. Got value: ?(.*)", r"must be one of \1, not '\2'"),
+    (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
+    (r"Group '(\w+)' does not accept option '(\w+)'.*", r"this command does not use \1.\2: leave it out"),
+    (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
+    (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
+    (r"Not of type \w+: (.+) not an integer", r"must be an int, not \1"),
+)
+
+
+def reworded(message: str) -> str:
+    """A message of jsonargparse's in one line and our words."""
+    message = " ".join(message.split())
+    for pattern, words in WORDS:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+@cache
+def parser_of(owner: type) -> ArgumentParser:
+    """A parser of the arguments of a class that have defaults."""
+    parameters = inspect.signature(owner).parameters.values()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(owner, skip={each.name for each in parameters if each.default is each.empty})
+    return parser
+
+
+def check_arguments(owner: type, values: Mapping[str, Any]) -> None:
+    """Check arguments of a class, by their names, against the types in its signature.
+
+    Arguments without a default are let pass, and names that are none of its arguments, as `locals()` has them.
+
+    Raises:
+        UserError: A value is not of its type: names it and says which are allowed.
+    """
+    for name, parameter in inspect.signature(owner).parameters.items():
+        if name not in values or parameter.default is parameter.empty:
+            continue
+        if values[name] is None and parameter.default is not None:  # which jsonargparse takes for "not given"
+            raise UserError(f"{name}: must be {parameter.default!r} or the like, not None")
+        try:
+            parser_of(owner).parse_object({name: values[name]}, defaults=False)
+        except ArgumentError as error:
+            raise UserError(reworded(str(error)).replace(f'Parser key "{name}"', name)) from None
