@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 FILES = {
+    "Classifier": "classifier",
     "LOSSES": "gradient",
     "MLP": "network",
     "MLPClassifier": "classifier",

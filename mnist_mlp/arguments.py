@@ -16,6 +16,10 @@ StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)]
 WORDS = (  # of jsonargparse, in one line, and how they read here
     (r" and v<", " and <"),
     (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
+    (
+        r"Does not validate against any of the Union .*?Problem with given class_path '[\w.]*?(\w+)': (.+?) - Exp.*",
+        r"\1: \2",
+    ),
     (r"Expected a typing.Literal\[(.+)\]. Got value: ?(.*)", r"must be one of \1, not '\2'"),
     (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
     (r"Group '(\w+)' does not accept option '(\w+)'.*", r"this command does not use \1.\2: leave it out"),

@@ -25,13 +25,18 @@ UNUSED: dict[str, frozenset[str]] = {  # options of `fit` that a command chooses
 }
 
 
+def known_to_commands(*objects: object) -> bool:
+    """Whether a run of a model and its data can be repeated by a command: their classes are this package's own."""
+    return all(type(each).__module__.startswith("mnist_mlp.") for each in objects)
+
+
 def command_for_checkpoint(command: str, checkpoint: str) -> str:
     """The words that run a command on a checkpoint, which holds the settings of the network and the data."""
     return shlex.join(["python", "-m", "mnist_mlp", command, "--ckpt_path", checkpoint])
 
 
 def command_with_settings(
-    command: str, model: LightningModule, data: LightningDataModule | None, **changes: float | str
+    command: str, model: LightningModule, data: LightningDataModule, **changes: float | str
 ) -> str:
     """The words that run a command with the settings of a model and its data.
 
@@ -42,10 +47,9 @@ def command_with_settings(
         changes: Settings with other values, named even where they are the default.
     """
     words = ["python", "-m", "mnist_mlp", command]
-    owners = {"model": model, "data": data} if data else {"model": model}
-    for group, owner in owners.items():
+    for group, owner in {"model": model, "data": data}.items():
         for name, parameter in inspect.signature(type(owner)).parameters.items():
-            if f"{group}.{name}" in UNUSED[command]:
+            if f"{group}.{name}" in UNUSED[command] or name not in owner.hparams:
                 continue
             value = format_argument(changes.get(name, owner.hparams[name]))
             if name in changes or value != format_argument(parameter.default):

@@ -17,7 +17,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
+from mnist_mlp.arguments import reworded
 from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.cli.failures import in_training
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunLogger, SaveConfig
@@ -158,8 +160,8 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise UserError(str(error)) from error
+        except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
+            raise UserError(reworded(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with a progress bar on a terminal or lines elsewhere, and for `fit` with checkpoints."""
@@ -223,6 +225,15 @@ class CLI(LightningCLI):
             self.trainer.logger = RunLogger(logs, folder.name, purge_step=self.checkpoint["global_step"])
         else:
             self.trainer.logger = RunLogger(logs)
+
+    def fit(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str | None) -> None:
+        """Train; an error of Lightning's or torch's becomes a line."""
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        except (UserError, MisconfigurationException, OSError):
+            raise
+        except Exception as error:
+            raise in_training(self.trainer, error) from error
 
     def test(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str, verbose: bool) -> None:
         """Test, and draw the errors if `--errors` asks for it and can have it, else raise a UserError."""

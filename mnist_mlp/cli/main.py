@@ -5,15 +5,17 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from mnist_mlp.cli.failures import unforeseen
 from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
 from mnist_mlp.cli.parser import fail
 from mnist_mlp.cli.studies import STUDIES, run_study
-from mnist_mlp.errors import StoppedBySignalError, UserError
+from mnist_mlp.errors import StoppedBySignalError, TrainingError, UserError
 from mnist_mlp.runtime.signals import signals_as_errors
 
 EXPECTED_WARNINGS = (
@@ -53,6 +55,8 @@ def main(args: list[str] | None = None) -> None:
             sys.exit(0)
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
+    except Exception as error:
+        fail(str(unforeseen(error)), TrainingError.exit_code)
     finally:
         # Or a thread of Gloo's may abort Python's own end (pytorch#190489); Lightning only ends NCCL's.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -88,6 +92,18 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for asked_for in (
+        "lightning.pytorch.callbacks",
+        "lightning.pytorch.profilers",
+        "lightning.pytorch.utilities.rank_zero",
+    ):
+        logging.getLogger(asked_for).setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_asked_for)
+
+
+def is_asked_for(record: logging.LogRecord) -> bool:
+    """Whether a message is a warning, or comes from a callback, which speaks when an option asks for it."""
+    return record.levelno >= logging.WARNING or Path(record.pathname).parent.name == "callbacks"
 
 
 def show_warning(message: Warning | str, *_: object) -> None:

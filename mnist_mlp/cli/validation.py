@@ -14,6 +14,13 @@ def check_settings(config: Namespace, lr: float | None) -> None:
     usual = inspect.signature(MLPClassifier).parameters["lr"].default if lr is None else lr
     if config.model.lr > torch.finfo(torch.float32).max:
         raise UserError(f"--model.lr {config.model.lr:g} overflows float32: find_lr finds one that works")
+    for name in ("val_check_interval", "check_val_every_n_epoch"):
+        if config.trainer[name] == 0:
+            raise UserError(f"--trainer.{name} 0: must be >0; --trainer.limit_val_batches 0 turns validation off")
+    if config.trainer.log_every_n_steps is not None and config.trainer.log_every_n_steps < 0:
+        raise UserError(f"--trainer.log_every_n_steps {config.trainer.log_every_n_steps}: must be >=0")
+    if config.trainer.barebones:
+        raise UserError("--trainer.barebones leaves out loggers and checkpoints: use python -m mnist_mlp.benchmark")
     if config.trainer.overfit_batches:
         raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
     if config.checkpoint.save_on_exception:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from mnist_mlp.command_lines import command_for_checkpoint
+from mnist_mlp.command_lines import command_for_checkpoint, known_to_commands
 from mnist_mlp.runtime.blocks import BlockCallback
 from mnist_mlp.schedules import Plateau
 
@@ -99,10 +99,12 @@ class ClosingSummary(BlockCallback):
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
         paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
         if paths := [path for path in paths if path]:
-            lines += [("checkpoint", paths[0]), ("next", command_for_checkpoint("test", paths[0]))]
+            lines.append(("checkpoint", paths[0]))
+            if known_to_commands(trainer.lightning_module, data):
+                lines.append(("next", command_for_checkpoint("test", paths[0])))
         if isinstance(trainer.logger, TensorBoardLogger):
             curves = shlex.join(["tensorboard", "--logdir", trainer.logger.root_dir])
-            lines.append(("" if paths else "next", curves))
+            lines.append(("" if lines[-1][0] == "next" else "next", curves))
         if data.is_stand_in:
             lines.append(("warning", data.stand_in_warning))
         return lines

@@ -26,16 +26,28 @@ STATE_OF_TRAINING = {"loops": {"fit_loop"}, "callbacks": set()}  # what `fit` ne
 
 
 def find_checkpoint(name: str, log_dir: Path) -> str:
-    """Resolve `--ckpt_path`: a path stays, a URL is downloaded, `best` and `last` are found in the newest run.
+    """Resolve `--ckpt_path`: a path stays, a URL is downloaded, `best` and `last` are those of the newest run.
 
-    Without such a file or run in `log_dir`, or if the download fails, a UserError says so.
+    The newest run is the one that saved last. If it has a single checkpoint, under Lightning's own name, as a run from
+    Python does, that one is both. Without such a file or run in `log_dir`, or if the download fails, a UserError says
+    so.
     """
     if name in ("best", "last"):
-        found = {kind: list(log_dir.glob(f"*/checkpoints/{kind}.ckpt")) for kind in ("best", "last")}
-        if found[name]:
-            return str(max(found[name], key=lambda path: path.stat().st_mtime_ns))
-        remedy = "use --ckpt_path last" if found["last"] else "run fit first, or give a path"
-        raise UserError(f"--ckpt_path {name}: no run under {log_dir} has a {name}.ckpt: {remedy}")
+        saved = list(log_dir.glob("*/checkpoints/*.ckpt"))
+        if not saved:
+            raise UserError(
+                f"--ckpt_path {name}: no run under {log_dir} has a checkpoint: run fit first, or give a path"
+            )
+        run = max(saved, key=lambda path: path.stat().st_mtime_ns).parent
+        found = {path.stem: path for path in saved if path.parent == run}
+        if name in found:
+            return str(found[name])
+        if len(found) == 1 and "last" not in found and "best" not in found:
+            return str(*found.values())
+        names = ", ".join(sorted(found))
+        raise UserError(
+            f"--ckpt_path {name}: the newest run, {run.parent}, has only {names}: name one, or give a path"
+        )
     if name.startswith(("http://", "https://")):
         return download_checkpoint(name)
     if not Path(name).is_file():

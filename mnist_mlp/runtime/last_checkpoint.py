@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mnist_mlp.command_lines import command_for_checkpoint
+from mnist_mlp.command_lines import command_for_checkpoint, known_to_commands
 from mnist_mlp.errors import StoppedBySignalError
 from mnist_mlp.runtime.blocks import BlockCallback
 from mnist_mlp.runtime.signals import validation_due
@@ -75,7 +75,7 @@ class LastCheckpoint(BlockCallback, Checkpoint):
         if isinstance(exception, StoppedBySignalError):
             if exception.between_updates:
                 self.save(trainer)
-            if self.best_model_path:
+            if self.best_model_path and known_to_commands(pl_module, trainer.datamodule):
                 exception.resume = command_for_checkpoint("fit", self.best_model_path)
 
     def save(self, trainer: Trainer) -> None:

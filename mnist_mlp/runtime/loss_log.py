@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from mnist_mlp.command_lines import command_with_settings
+from mnist_mlp.command_lines import command_with_settings, known_to_commands
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.blocks import BlockCallback
 
@@ -92,5 +92,7 @@ class LossLog(BlockCallback):
         saved = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
         saved = [path for path in saved if path and Path(path).is_file()]
         left = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before"
-        remedy = command_with_settings("find_lr", pl_module, trainer.datamodule)
-        return TrainingError(f"diverged: {event}, with step size {lr:g}: `{remedy}` finds one that works; {left}")
+        remedy = "try a smaller one"
+        if known_to_commands(pl_module, trainer.datamodule):
+            remedy = f"`{command_with_settings('find_lr', pl_module, trainer.datamodule)}` finds one that works"
+        return TrainingError(f"diverged: {event}, with step size {lr:g}: {remedy}; {left}")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.command_lines import known_to_commands
 from mnist_mlp.data import MNISTDataModule
 
 # Distinguishable without colour: by dashes, markers and darkness, and by line width where curves overlap.
@@ -45,9 +46,11 @@ class Report:
 
     def __init__(self, logs: str | Path, name: str) -> None:
         self.folder = new_folder(Path(logs), name)
+        self.suggests = True  # commands to type next
 
     def settings(self, model: MLPClassifier, data: MNISTDataModule, **own: object) -> None:
         """Write all settings and the name of the data set as `settings.yaml`."""
+        self.suggests = known_to_commands(model, data)
         values = {"model": dict(model.hparams), "data": dict(data.hparams), **own}
         plain = json.loads(json.dumps(values, default=list))
         (self.folder / "settings.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
@@ -82,7 +85,8 @@ class Report:
         """Print the commands to type next, each with its label, and the place of every file."""
         print()
         for label, command in suggestions.items():
-            print(f"{label:<11} {command}")
+            if self.suggests:
+                print(f"{label:<11} {command}")
         for path in sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png")]):
             print(f"{'written':<11} {path}")
         print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
