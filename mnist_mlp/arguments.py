@@ -20,6 +20,9 @@ WORDS = (  # of jsonargparse, in one line, and how they read here
         r"Does not validate against any of the Union .*?Problem with given class_path '[\w.]*?(\w+)': (.+?) - Exp.*",
         r"\1: \2",
     ),
+    (r"--([\w.]+): (\w+): the following arguments are required: (\w+).*", r"--\1.\3: \2 needs it: give a value"),
+    (r"--([\w.]+): \w+: --(\w+): ", r"--\1.\2: "),
+    (r"- Expected a path but (.+?) either not accessible or invalid.*", r"there is no class or file \1"),
     (r"Expected a typing.Literal\[(.+)\]. Got value: ?(.*)", r"must be one of \1, not '\2'"),
     (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
     (r"Group '(\w+)' does not accept option '(\w+)'.*", r"this command does not use \1.\2: leave it out"),
@@ -63,3 +66,12 @@ def check_arguments(owner: type, values: Mapping[str, Any]) -> None:
             parser_of(owner).parse_object({name: values[name]}, defaults=False)
         except ArgumentError as error:
             raise UserError(reworded(str(error)).replace(f'Parser key "{name}"', name)) from None
+
+
+def instantiate(owner: type, saved: Mapping[str, Any], **settings: Any) -> Any:
+    """An object of a class from settings, and from saved ones that its `__init__` takes, itself or by `**kwargs`.
+
+    Lightning saves the arguments of all classes of a module, those too that a subclass gives to its base itself.
+    """
+    taken = {name.split(".")[0] for name in ArgumentParser().add_class_arguments(owner, fail_untyped=False)}
+    return owner(**{**{name: value for name, value in saved.items() if name in taken}, **settings})

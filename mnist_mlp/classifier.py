@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mnist_mlp.arguments import StepSize, check_arguments
+from mnist_mlp.arguments import StepSize, check_arguments, instantiate
 from mnist_mlp.errors import UserError
 from mnist_mlp.evaluation import Batch, Evaluation, accuracy_of, as_labels
 from mnist_mlp.gradient import LOSSES, GradientDescent, loss_and_gradient, trainable
@@ -170,19 +170,28 @@ class Classifier(LightningModule):
 
     @classmethod
     def load_from_checkpoint(
-        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **settings: Any
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        *,
+        strict: bool = True,
+        weights_only: bool = True,
+        **settings: Any,
     ) -> "Classifier":
         """Load the network and settings of a checkpoint file, by default on the CPU, as tensors and plain values only.
 
-        `settings` are Lightning's own keywords, such as `strict`, or arguments of the class that replace the saved
-        ones; a `Classifier` needs its `net`. Code is never loaded, whatever `weights_only` says.
+        Lightning's own version calls a function that the checkpoint names, and gives a class with `**kwargs` the
+        settings that it passes to its base itself. Here no code is loaded, whatever `weights_only` says. `settings`
+        are arguments of the class that replace the saved ones; a `Classifier` needs its `net`.
 
         Raises:
             OSError: There is no such file.
             pickle.UnpicklingError: It is no checkpoint, or holds code.
         """
-        settings["_instantiator"] = None  # or Lightning would call whatever function the checkpoint names
-        return super().load_from_checkpoint(checkpoint_path, map_location, **(settings | {"weights_only": True}))
+        checkpoint = torch.load(checkpoint_path, map_location, weights_only=True)
+        model = instantiate(cls, checkpoint["hyper_parameters"], **settings)
+        model.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return model.to(next(iter(checkpoint["state_dict"].values())).device)
 
 
 class MLPClassifier(Classifier):

@@ -89,6 +89,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message in terms of the command line, and end with exit code 2."""
+        if not self.exit_on_error:  # the parser of an option's class, whose error is part of this one's
+            super().error(message, ex)
         message = re.sub(r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)":', r"--\1:", message)
         fail(reworded(message))
 

@@ -56,8 +56,8 @@ class RunLogger(TensorBoardLogger):
         super().finalize(status)
         folder = Path(self.log_dir)
         if status == "failed" and self.is_new and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
-            for events in folder.glob("events.out.tfevents.*"):
-                events.unlink()
+            for path in (*folder.glob("events.out.tfevents.*"), folder / self.NAME_HPARAMS_FILE):
+                path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 folder.rmdir()
                 folder.parent.rmdir()

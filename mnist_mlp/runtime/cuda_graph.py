@@ -31,10 +31,13 @@ def capturable(block: Block, optimizer: Optimizer) -> bool:
     return len(optimizer.param_groups) == 1 and (isinstance(optimizer, GradientDescent) or bool(group.get(flag)))
 
 
-def constants(optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's settings besides its step size: momentum and the like."""
-    (group,) = optimizer.param_groups
-    return {name: value for name, value in group.items() if name not in ("params", "lr")}
+def constants(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Settings of an optimizer's groups besides their step size, and which of their parameters are trained."""
+    return [
+        {name: value for name, value in group.items() if name not in ("params", "lr")}
+        | {"trained": [parameter.requires_grad for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
 
 
 class GraphedUpdate:

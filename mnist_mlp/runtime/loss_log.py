@@ -75,6 +75,8 @@ class LossLog(BlockCallback):
         """
         if trainer.log_every_n_steps:
             values = {"train/loss": loss.item(), "lr": self.lr, "epoch": trainer.current_epoch}
+            if trainer.lightning_module.hparams.log_grad_norm:
+                values["train/grad_norm"] = trainer.lightning_module.grad_norm.item()
             for logger in trainer.loggers:
                 logger.log_metrics(values, trainer.global_step - 1)
 

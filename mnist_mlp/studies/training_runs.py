@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
+from mnist_mlp.arguments import instantiate
 from mnist_mlp.batches import EvaluationBatches
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
@@ -141,7 +142,7 @@ def train_run(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run = type(model)(**{**model.hparams, **settings})
+        run = instantiate(type(model), model.hparams, **settings)
         run.load_state_dict(model.state_dict())
         try:
             in_blocks = isinstance(run, FastClassifier)
