@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -22,6 +23,7 @@ WORDS = (  # of jsonargparse, in one line, and how they read here
     ),
     (r"--([\w.]+): (\w+): the following arguments are required: (\w+).*", r"--\1.\3: \2 needs it: give a value"),
     (r"--([\w.]+): \w+: --(\w+): ", r"--\1.\2: "),
+    (r"^the following arguments are required: (\w+)$", r"--\1 is required: give a value"),
     (r"- Expected a path but (.+?) either not accessible or invalid.*", r"there is no class or file \1"),
     (r"Expected a typing.Literal\[(.+)\]. Got value: ?(.*)", r"must be one of \1, not '\2'"),
     (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
@@ -63,9 +65,27 @@ def check_arguments(owner: type, values: Mapping[str, Any]) -> None:
         if values[name] is None and parameter.default is not None:  # which jsonargparse takes for "not given"
             raise UserError(f"{name}: must be {parameter.default!r} or the like, not None")
         try:
-            parser_of(owner).parse_object({name: values[name]}, defaults=False)
+            parsed = parser_of(owner).parse_object({name: values[name]}, defaults=False)[name]
         except ArgumentError as error:
             raise UserError(reworded(str(error)).replace(f'Parser key "{name}"', name)) from None
+        if isinstance(values[name], str) and not isinstance(parsed, str):  # as the command line has it
+            raise UserError(f"{name}: must be {parsed!r}, not the string {values[name]!r}")
+
+
+def plain(value: Any) -> Any:
+    """A value as checkpoints can hold it without code: numbers of NumPy's become Python's. Others are a TypeError."""
+    match value:
+        case None | bool() | str():
+            return value
+        case numbers.Integral():
+            return int(value)
+        case numbers.Real():
+            return float(value)
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case dict():
+            return {plain(name): plain(item) for name, item in value.items()}
+    raise TypeError(f"{type(value)} is not plain")
 
 
 def instantiate(owner: type, saved: Mapping[str, Any], **settings: Any) -> Any:

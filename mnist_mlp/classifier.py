@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mnist_mlp.arguments import StepSize, check_arguments, instantiate
+from mnist_mlp.arguments import StepSize, check_arguments, instantiate, plain
 from mnist_mlp.errors import UserError
 from mnist_mlp.evaluation import Batch, Evaluation, accuracy_of, as_labels
 from mnist_mlp.gradient import LOSSES, GradientDescent, loss_and_gradient, trainable
@@ -30,10 +30,11 @@ class Classifier(LightningModule):
     It runs with any Trainer and any loader of batches x, y: targets (B, classes) or labels (B,). Each `training_step`
     is one update, and one `global_step`. Parameters that do not require a gradient stay as they are. For another
     update rule, groups of parameters with step sizes of their own, or schedulers, override `configure_optimizers` as
-    in any LightningModule; the Trainer's clipping works too.
+    in any LightningModule; the Trainer's clipping works too. Overrides of `configure_callbacks`, `on_train_epoch_end`
+    and `teardown` call the base's.
 
     Args:
-        net: The network Φ, from x, (B, ...), to outputs, (B, classes) float.
+        net: The network Φ, from x, (B, ...), to outputs, (B, classes) float; `forward` calls it.
         loss: `mse` (the notebook's code), `squared` (the notebook's formula: classes / 2 times `mse`) or
             `cross_entropy`.
         lr: Step size γ.
@@ -43,6 +44,7 @@ class Classifier(LightningModule):
         UserError: An argument is not of its type.
     """
 
+    own_callbacks: tuple[type[Callback], ...] = (ManualOptimization,)  # in every run of this module
     grad_norm: Tensor  # of the newest gradient, () float, if `log_grad_norm`
 
     def __init__(
@@ -55,6 +57,11 @@ class Classifier(LightningModule):
         super().__init__()
         check_arguments(Classifier, locals())
         self.save_hyperparameters(ignore="net")
+        for name, value in list(self.hparams.items()):
+            try:
+                self.hparams[name] = plain(value)
+            except TypeError:  # a network or a function among a subclass's arguments, which checkpoints would pickle
+                del self.hparams[name]
         self.automatic_optimization = False
         self.net = net
         self.loss_fn = LOSSES[loss]
@@ -63,11 +70,11 @@ class Classifier(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Let Lightning read settings that it ignores in manual optimization, which begins as the fit starts."""
         self.automatic_optimization = self.trainer.training
-        return self.absent(ManualOptimization)
+        return [kind() for kind in self.own_callbacks]
 
-    def absent(self, *kinds: type[Callback]) -> list[Callback]:
-        """New callbacks of the kinds that the trainer, which keeps those of earlier runs, does not have yet."""
-        return [kind() for kind in kinds if not any(type(each) is kind for each in self.trainer.callbacks)]
+    def teardown(self, stage: str) -> None:
+        """Leave the trainer as it was, for a next run or for another module."""
+        self.trainer.callbacks = [each for each in self.trainer.callbacks if type(each) not in self.own_callbacks]
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs Φ(x), (B, classes), for x, (B, ...)."""
@@ -76,23 +83,25 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One update. Returns the loss before it, () float."""
         loss = self.update(batch, self.optimizers())
-        self.step_schedulers("step", batch_idx + 1)
-        every = self.trainer.log_every_n_steps
-        if every and self.global_step % every == 0:  # a call of `log` takes 0.4 ms
+        every, last = self.trainer.log_every_n_steps, self.trainer.is_last_batch
+        if every and (self.global_step % every == 0 or last):  # a call of `log` takes 0.4 ms
             self.log("train/loss", loss, prog_bar=True)
             if self.hparams.log_grad_norm:
                 self.log("train/grad_norm", self.grad_norm)
+        self.step_schedulers("step", batch_idx + 1)
+        if last:
+            self.step_schedulers("epoch", self.trainer.current_epoch + 1)
         return {"loss": loss}
 
     def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
         """u ← u − γ g, g the mean gradient over the batches of all processes. Returns the loss, () float."""
         x, y = batch
-        loss, gradient = loss_and_gradient(self.net, self.loss_fn, x, y)
+        loss, gradient = loss_and_gradient(self, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
         if self.hparams.log_grad_norm:
             self.grad_norm = torch.stack([derivative.norm() for derivative in gradient]).norm()
         derivatives = iter(gradient)
-        for parameter in self.net.parameters():
+        for parameter in self.parameters():
             parameter.grad = next(derivatives) if parameter.requires_grad else None
         clipping = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
         self.configure_gradient_clipping(optimizer, *clipping)  # by torch's functions, if the Trainer is to clip
@@ -101,46 +110,49 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Plain gradient descent, u ← u − γ g, with a constant γ."""
-        return GradientDescent(trainable(self.net), self.hparams.lr)
+        return GradientDescent(trainable(self), self.hparams.lr)
 
     def step_schedulers(self, interval: Literal["step", "epoch"], number: int) -> None:
-        """Step the schedulers that go by updates or by epochs, after so many of the epoch or of the run.
+        """Step the schedulers that go by updates, after a number of the epoch, or by epochs, after a number of them.
 
-        Lightning does the same, but for automatic optimization alone. A metric to monitor that is not logged is a
-        UserError, or for a scheduler that is not `strict` a warning.
+        Lightning does the same, at the same moment, but for automatic optimization alone.
         """
         for config in self.trainer.lr_scheduler_configs:
-            if config.interval != interval or number % config.frequency:
-                continue
-            metrics = self.trainer.callback_metrics
-            if config.reduce_on_plateau and config.monitor not in metrics:
-                text = f"a scheduler monitors {config.monitor}, which is not logged: choose one of {list(metrics)}"
-                if config.strict:
-                    raise UserError(text)
-                rank_zero_warn(text)
-                continue
-            self.lr_scheduler_step(config.scheduler, metrics[config.monitor] if config.reduce_on_plateau else None)
+            if config.interval == interval and number % config.frequency == 0 and not config.reduce_on_plateau:
+                self.lr_scheduler_step(config.scheduler, None)
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedulers that go by epochs.
+        """Step the schedulers that monitor a metric, unless the epoch was cut short.
 
-        An epoch that `max_steps` or `max_time` cuts short is finished by the run that resumes it.
+        A metric that is not logged is a UserError, or for a scheduler that is not `strict` a warning.
         """
-        if self.trainer.is_last_batch:
-            self.step_schedulers("epoch", self.trainer.current_epoch + 1)
+        metrics, number = self.trainer.callback_metrics, self.trainer.current_epoch + 1
+        for config in self.trainer.lr_scheduler_configs:
+            if not config.reduce_on_plateau or number % config.frequency or not self.trainer.is_last_batch:
+                continue
+            if config.monitor in metrics:
+                self.lr_scheduler_step(config.scheduler, metrics[config.monitor])
+                continue
+            text = f"a scheduler monitors {config.monitor}, which is not logged: choose one of {list(metrics)}"
+            if config.strict:
+                raise UserError(text)
+            rank_zero_warn(text)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         x, y = batch
-        self.evaluation.update(self.net(x), y)
+        self.evaluation.update(self(x), y)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_evaluation("val")
+        if self.evaluation.update_called:  # by `validation_step`, which a subclass may have replaced
+            self.log_evaluation("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
+        Classifier.validation_step(self, batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         """Log loss, accuracy, the number of errors and the accuracy of each class that occurs."""
+        if not self.evaluation.update_called:
+            return
         answers = self.log_evaluation("test")
         labels, right = answers[:, 0], answers[:, 0] == answers[:, 1]
         self.log("test/errors", right.logical_not().sum().float(), rank_zero_only=True)
@@ -157,7 +169,7 @@ class Classifier(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Labels, (B,) int64, and scores, (B, classes) float32, of a batch."""
         x, y = batch
-        return as_labels(y), self.scores(self.net(x))
+        return as_labels(y), self.scores(self(x))
 
     def scores(self, output: Tensor) -> Tensor:
         """Confidence in each digit, (B, 10) float32, from the network's outputs Φ(x), (B, 10).
@@ -187,9 +199,15 @@ class Classifier(LightningModule):
         Raises:
             OSError: There is no such file.
             pickle.UnpicklingError: It is no checkpoint, or holds code.
+            UserError: The class does not let a saved setting through to its base.
         """
         checkpoint = torch.load(checkpoint_path, map_location, weights_only=True)
         model = instantiate(cls, checkpoint["hyper_parameters"], **settings)
+        for name, value in (checkpoint["hyper_parameters"] | settings).items():
+            if model.hparams.get(name, value) != value:
+                raise UserError(f"{cls.__name__} does not take `{name}` on: give it as an argument")
+        model.configure_model()
+        model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=strict)
         return model.to(next(iter(checkpoint["state_dict"].values())).device)
 
@@ -235,7 +253,7 @@ class MLPClassifier(Classifier):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
         """Plain gradient descent, u ← u − γ g, with the schedule of γ."""
-        optimizer = GradientDescent(trainable(self.net), self.hparams.lr)
+        optimizer = GradientDescent(trainable(self), self.hparams.lr)
         return [optimizer], self.schedulers(optimizer)
 
     def schedulers(self, optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mnist_mlp.errors import UserError
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -17,8 +19,16 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def as_targets(y: Tensor, output: Tensor) -> Tensor:
-    """Targets like the outputs, (B, classes) float, from such targets or from labels, (B,) integers."""
-    return y if y.dim() > 1 else one_hot(y, output.shape[1]).to(output.dtype)
+    """Targets like the outputs, (B, classes) float, from such targets or from labels, (B,) integers.
+
+    Other shapes are a UserError.
+    """
+    if y.dim() == 1:
+        return one_hot(y, output.shape[1]).to(output.dtype)
+    if y.shape != output.shape:
+        shapes = f"targets have the shape {tuple(y.shape)}, outputs {tuple(output.shape)}"
+        raise UserError(f"{shapes}: give labels, ({len(y)},), or one-hot targets of the outputs' shape")
+    return y if y.is_floating_point() else y.to(output.dtype)
 
 
 def mse_loss(output: Tensor, y: Tensor) -> Tensor:
@@ -34,10 +44,15 @@ def squared_loss(output: Tensor, y: Tensor) -> Tensor:
     return (output - as_targets(y, output)).square().sum(dim=1).mean() / 2
 
 
+def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    """The notebook's logistic loss, from outputs, (B, classes), and targets, which are probabilities, or labels."""
+    return F.cross_entropy(output, as_targets(y, output))
+
+
 LOSSES: dict[str, Loss] = {
     "mse": mse_loss,  # the notebook's code
     "squared": squared_loss,  # the notebook's formula
-    "cross_entropy": F.cross_entropy,  # the notebook's logistic loss; targets are probabilities of the classes
+    "cross_entropy": cross_entropy,
 }
 
 

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.optim import LBFGS
 
 from mnist_mlp.errors import UserError
 
@@ -25,17 +27,33 @@ CALLBACKS: dict[type[Callback], str] = {  # that rely on Lightning's own updates
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
+HOOKS = (  # of a module, which Lightning calls in its own updates alone
+    "backward",
+    "on_after_backward",
+    "on_before_backward",
+    "on_before_zero_grad",
+    "optimizer_step",
+    "optimizer_zero_grad",
+)
+
+
 class ManualOptimization(Callback):
     """Starts manual optimization once Lightning has read the settings of clipping and schedulers."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        refuse_unsupported(trainer)
+        if stage == "fit":
+            refuse_unsupported(trainer, pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what the optimizers and schedulers cannot do, and leave the updates to the module."""
+        if any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers):
+            raise UserError("LBFGS needs several gradients per update: choose an optimizer that needs one")
+        if any(config.reduce_on_plateau and config.interval == "step" for config in trainer.lr_scheduler_configs):
+            raise UserError("a scheduler that monitors a metric goes by epochs: leave out its interval")
         pl_module.automatic_optimization = False
 
 
-def refuse_unsupported(trainer: Trainer) -> None:
+def refuse_unsupported(trainer: Trainer, pl_module: LightningModule) -> None:
     """Refuse what presupposes Lightning's own updates, or `.backward()`, with a UserError that says what to do."""
     if trainer.precision == "16-mixed":
         raise UserError("Trainer(precision=16-mixed) scales the loss of `.backward()` alone: use bf16-mixed")
@@ -51,3 +69,6 @@ def refuse_unsupported(trainer: Trainer) -> None:
         for kind, remedy in CALLBACKS.items():
             if isinstance(callback, kind):
                 raise UserError(f"{kind.__name__} cannot work with explicit gradients: {remedy}")
+    for hook in HOOKS:
+        if is_overridden(hook, pl_module):
+            raise UserError(f"{type(pl_module).__name__}.{hook} would not be called: override `update` in its place")

@@ -18,7 +18,7 @@ from mnist_mlp import MLPClassifier, MNISTDataModule
 
 ABSTRACT = {"Callback", "Checkpoint", "ProgressBar", "BasePredictionWriter"}
 REFUSED_CALLBACKS = {  # options besides the class, and a part of the line
-    "BackboneFinetuning": ([], "BackboneFinetuning: 'FastClassifier' object has no attribute 'backbone'"),
+    "BackboneFinetuning": ([], "'FastClassifier' object has no attribute 'backbone'"),
     "BaseFinetuning": ([], "BaseFinetuning: NotImplementedError"),
     "BatchSizeFinder": ([], "choose the batch size by compare_batch_sizes"),
     "DeviceStatsMonitor": ([], "`psutil` is not installed"),

@@ -8,16 +8,21 @@ from lightning.pytorch import Trainer
 
 from mnist_mlp.errors import TrainingError, UserError
 
+LIBRARIES = ("lightning", "lightning_utilities", "torch", "torchmetrics")
+
 
 def in_training(trainer: Trainer, error: Exception) -> UserError:
     """The error to raise in place of one that ended a fit.
 
-    An error before training, or of a callback of Lightning's, comes of the settings, and Lightning's message says of
-    which. One amid training has its traceback in the run's folder.
+    What a callback of Lightning's raises, or a library before training, comes of the settings, and the library's
+    message says of which. Anything else has its traceback in the run's folder.
     """
-    callback = raising_callback(error)
-    if callback or not trainer.fit_loop.epoch_progress.current.ready:
-        return UserError(f"{callback}: {describe(error)}" if callback else describe(error))
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    module = innermost.f_globals.get("__name__", "")
+    if module.startswith("lightning.pytorch.callbacks."):
+        return UserError(f"{type(innermost.f_locals.get('self')).__name__}: {describe(error)}")
+    if module.split(".")[0] in LIBRARIES and not trainer.fit_loop.epoch_progress.current.ready:
+        return UserError(describe(error))
     return unforeseen(error, Path(trainer.log_dir) if trainer.log_dir else None)
 
 
@@ -33,11 +38,3 @@ def unforeseen(error: Exception, folder: Path | None = None) -> TrainingError:
 def describe(error: Exception) -> str:
     """An error's own words, in one line, or its kind if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def raising_callback(error: Exception) -> str:
-    """The name of the callback of Lightning's in which an error was raised, or nothing."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__", "").startswith("lightning.pytorch.callbacks.") and "self" in frame.f_locals:
-            return type(frame.f_locals["self"]).__name__
-    return ""

@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile
 from lightning.pytorch import seed_everything
 
+from mnist_mlp.cli.export import export
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
@@ -27,7 +28,7 @@ def prepare_data(data: MNISTDataModule) -> None:
     print(f"mnist is ready in {raw_folder(data.hparams.data_dir)}")
 
 
-FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods)
+FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods, export)
 STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
 # Where the defaults of `fit` would show nothing.
 DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}
@@ -41,8 +42,8 @@ def run_study(name: str, arguments: list[str]) -> None:
     description = str(inspect.getdoc(function)).split("\n\nArgs:")[0]
     parser = Parser(command=name, description=description)
     parser.add_argument("--config", action=ActionConfigFile)
-    if parser.add_function_arguments(function, skip=set(GROUPS)):
-        parser.groups[name].title = "Study"
+    if parser.add_function_arguments(function, as_positional=False, skip=set(GROUPS)):
+        parser.groups[name].title = "Command"
     for group in [group for group in GROUPS if group in parameters]:
         options = inspect.signature(GROUPS[group]).parameters
         unused = {option for option in options if f"{group}.{option}" in UNUSED[name]}

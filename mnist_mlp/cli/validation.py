@@ -25,8 +25,6 @@ def check_settings(config: Namespace, lr: float | None) -> None:
         raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
     if config.checkpoint.save_on_exception:
         raise UserError("--checkpoint.save_on_exception could save amid an update; last.ckpt is saved after signals")
-    if config.optimizer and config.optimizer.class_path.endswith("LBFGS"):
-        raise UserError("--optimizer LBFGS needs several gradients per update: choose an optimizer that needs one")
     if config.optimizer and config.model.lr != usual:
         raise UserError(f"--model.lr {config.model.lr:g} has no effect with --optimizer: use --optimizer.lr")
     schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer

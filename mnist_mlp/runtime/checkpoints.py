@@ -44,10 +44,9 @@ def find_checkpoint(name: str, log_dir: Path) -> str:
             return str(found[name])
         if len(found) == 1 and "last" not in found and "best" not in found:
             return str(*found.values())
+        remedy = next((f"use --ckpt_path {other}, or give" for other in ("best", "last") if other in found), "give")
         names = ", ".join(sorted(found))
-        raise UserError(
-            f"--ckpt_path {name}: the newest run, {run.parent}, has only {names}: name one, or give a path"
-        )
+        raise UserError(f"--ckpt_path {name}: the newest run, {run.parent}, has only {names}: {remedy} a path")
     if name.startswith(("http://", "https://")):
         return download_checkpoint(name)
     if not Path(name).is_file():

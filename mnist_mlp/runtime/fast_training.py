@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -30,11 +29,9 @@ class FastDataModule(MNISTDataModule):
 class FastClassifier(MLPClassifier):
     """`MLPClassifier` that makes a block of its updates in one training step, and can be stopped at any moment."""
 
+    own_callbacks = (*MLPClassifier.own_callbacks, LossLog, StopOnSignal)
     graph: GraphedUpdate | None
     restored_metrics: dict[str, Tensor]
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [*super().configure_callbacks(), *self.absent(LossLog, StopOnSignal)]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -47,15 +44,20 @@ class FastClassifier(MLPClassifier):
 
     def training_step(self, block: Block | Batch, batch_idx: int) -> dict[str, Any]:
         """One update per batch of a block. Returns their n losses, (n,) float, and their n step sizes."""
-        if not isinstance(block, Block):  # Lightning's callbacks want to see every update
-            return self.run_updates([block], self.optimizers(), batch_idx)
+        output = self.run_block(block, batch_idx) if isinstance(block, Block) else self.run_updates([block], batch_idx)
+        if self.trainer.is_last_batch:
+            self.step_schedulers("epoch", self.trainer.current_epoch + 1)
+        return output
+
+    def run_block(self, block: Block, batch_idx: int) -> dict[str, Any]:
+        """The updates of a block, whose last one is number `batch_idx` of the epoch."""
+        first = batch_idx + 1 - len(block)
         optimizer = self.trainer.optimizers[0]  # Lightning's wrapper of it takes 80 µs a step
-        first = batch_idx + 1 - len(block)  # its last update is number `batch_idx` of the epoch
         if self.graph and self.graph.fits(block):
             lrs = [self.advance_schedule(first + i) for i in range(len(block))]
             output = {"loss": self.graph.replay(block, lrs), "lr": lrs}
         else:
-            output = self.run_updates(block, optimizer, first)
+            output = self.run_updates(block, first, optimizer)
             if capturable(block, optimizer):
                 self.graph = GraphedUpdate(self.update, optimizer, block)
         count_steps(self.trainer, len(block))
@@ -65,13 +67,11 @@ class FastClassifier(MLPClassifier):
         """As the plain one; converts to the run's precision, which Lightning does for batches but not for blocks."""
         return super().update(self.trainer.precision_plugin.convert_input(batch), optimizer)
 
-    def run_updates(
-        self, batches: Iterable[Batch], optimizer: Optimizer | LightningOptimizer, first: int
-    ) -> dict[str, Any]:
-        """One update per batch, the first of which is number `first` of the epoch, from 0."""
+    def run_updates(self, batches: Iterable[Batch], first: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
+        """One update per batch, from number `first` of the epoch on; Lightning counts those of its own optimizer."""
         losses, lrs = [], []
         for batch_idx, batch in enumerate(batches, start=first):
-            losses.append(self.update(batch, optimizer))
+            losses.append(self.update(batch, optimizer or self.optimizers()))
             lrs.append(self.advance_schedule(batch_idx))
         return {"loss": torch.stack(losses), "lr": lrs}
 
