@@ -57,6 +57,16 @@ def _digits_are_made_once() -> None:
     mnist_mlp.data.make_digits = cache(mnist_mlp.data.make_digits)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_stays_of_a_run() -> Iterator[None]:
+    """Undoes what Lightning sets for the whole process: the addresses and ranks of a group, and determinism."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def archives() -> Path:
     """A folder with MNIST's four archives."""

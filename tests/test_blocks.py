@@ -218,7 +218,7 @@ def test_replays_are_the_updates(
     monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
     monkeypatch.setattr(GraphedUpdate, "__init__", make_without_gpu)
     model = {"schedule": schedule, "patience": 1, "max_decays": 9}
-    settings = {"precision": precision, "val_check_interval": 30, "max_epochs": 3}
+    settings = {"precision": precision, "val_check_interval": 30, "max_epochs": 3, "gradient_clip_val": 0.1}
     plain = Run(tmp_path, False, model, **settings)
     monkeypatch.setattr(
         "mnist_mlp.runtime.fast_training.capturable", lambda block, _: len(block.indices[0]) == BATCH_SIZE

@@ -168,6 +168,8 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
         (("fit", "--trainer.overfit_batches", 1), "--trainer.overfit_batches"),
         (("fit", "--last.every_n_train_steps", -1), "--last.every_n_train_steps: must be >=0"),
         (("fit", "--optimizer", "Adam", "--model.lr", 0.3), "--model.lr 0.3 has no effect with --optimizer"),
+        (("fit", "--optimizer", "Adam", "--model.lr", 0.1), "--model.lr 0.1 has no effect with --optimizer"),
+        (("fit", "--optimizer", "Adam", "--model.lr=0.1"), "--model.lr 0.1 has no effect with --optimizer"),
         (("fit", "--trainer.devices", 0), "--trainer.devices"),
         (("fit", "--data.source", "digits", "--trainer.default_root_dir", "/proc/x"), "/proc/x"),
         (("validate",), "--ckpt_path best"),

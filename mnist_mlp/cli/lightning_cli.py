@@ -62,6 +62,7 @@ class CLI(LightningCLI):
     """LightningCLI for the classifier and its data, run on a command and its arguments."""
 
     def __init__(self, args: list[str]) -> None:
+        self.words = args
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
         super().__init__(
@@ -146,7 +147,8 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         config.ckpt_path = self.checkpoint_path
         if self.subcommand == "fit":
-            check_settings(config, self.checkpoint["hyper_parameters"]["lr"] if self.checkpoint else None)
+            lr = self.checkpoint["hyper_parameters"]["lr"] if self.checkpoint else None
+            check_settings(config, lr, lr_is_given=any(word.split("=")[0] == "--model.lr" for word in self.words))
         else:
             self.save_config_callback = None
         if config.data.val_size == 0:

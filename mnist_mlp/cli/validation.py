@@ -9,8 +9,11 @@ from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.errors import UserError
 
 
-def check_settings(config: Namespace, lr: float | None) -> None:
-    """Raise a UserError for settings that cannot work, alone or together; `lr` is that of the run that is resumed."""
+def check_settings(config: Namespace, lr: float | None, lr_is_given: bool) -> None:
+    """Raise a UserError for settings that cannot work, alone or together.
+
+    `lr` is that of the run that is resumed, and `lr_is_given` says whether the command line has one.
+    """
     usual = inspect.signature(MLPClassifier).parameters["lr"].default if lr is None else lr
     if config.model.lr > torch.finfo(torch.float32).max:
         raise UserError(f"--model.lr {config.model.lr:g} overflows float32: find_lr finds one that works")
@@ -25,7 +28,7 @@ def check_settings(config: Namespace, lr: float | None) -> None:
         raise UserError("--trainer.overfit_batches would replace our batches: use --trainer.limit_train_batches")
     if config.checkpoint.save_on_exception:
         raise UserError("--checkpoint.save_on_exception could save amid an update; last.ckpt is saved after signals")
-    if config.optimizer and config.model.lr != usual:
+    if config.optimizer and (lr_is_given or config.model.lr != usual):
         raise UserError(f"--model.lr {config.model.lr:g} has no effect with --optimizer: use --optimizer.lr")
     schedule, trainer = f"--model.schedule {config.model.schedule}", config.trainer
     if config.lr_scheduler and config.model.schedule != "constant":
