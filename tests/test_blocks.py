@@ -1,8 +1,6 @@
 """Blocks of updates: what comes out of a run is what one update to a training step gives."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, EvaluationBatches
-from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import LONGEST, Block, Blocks
-from mnist_mlp.runtime.cuda_graph import CAPTURABLE, GraphedUpdate, capturable
 from mnist_mlp.runtime.fast_training import FastClassifier
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
@@ -191,68 +187,3 @@ def test_a_callback_that_acts_on_updates_gets_every_one(tmp_path: Path) -> None:
     assert len(run.steps) == 101
     lrs = [metrics["lr-GradientDescent"] for _, metrics in run.seen.metrics if "lr-GradientDescent" in metrics]
     assert lrs == pytest.approx([0.1 / 25**0.5, 0.1 / 50**0.5, 0.1 / 75**0.5, 0.1 / 100**0.5])
-
-
-class Replayed:
-    """What a CUDA graph does, without one: captures nothing, and replays by doing it."""
-
-    def __init__(self, captured: GraphedUpdate) -> None:
-        self.replay = captured.next_update
-
-
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
-def test_replays_are_the_updates(
-    schedule: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But for the graph itself, which takes a GPU."""
-    make = GraphedUpdate.__init__
-
-    def make_without_gpu(self: GraphedUpdate, *args: Any) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(GraphedUpdate, "next_update", lambda self: None)
-            make(self, *args)
-        self.graph = Replayed(self)
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(GraphedUpdate, "__init__", make_without_gpu)
-    model = {"schedule": schedule, "patience": 1, "max_decays": 9}
-    settings = {"precision": precision, "val_check_interval": 30, "max_epochs": 3, "gradient_clip_val": 0.1}
-    plain = Run(tmp_path, False, model, **settings)
-    monkeypatch.setattr(
-        "mnist_mlp.runtime.fast_training.capturable", lambda block, _: len(block.indices[0]) == BATCH_SIZE
-    )
-    replays = []
-    replay = GraphedUpdate.replay
-    monkeypatch.setattr(GraphedUpdate, "replay", lambda *args: replays.append(len(args[1])) or replay(*args))
-    blocks = Run(tmp_path, True, model, **settings)
-    assert sum(replays) == 303 - 25 - 3  # but for the first block, and the last batch of each epoch
-    assert blocks.trainer.fit_loop.state_dict() == plain.trainer.fit_loop.state_dict()
-    assert [step for step, _ in blocks.seen.metrics] == [step for step, _ in plain.seen.metrics]
-    for name, parameter in plain.model.state_dict().items():
-        torch.testing.assert_close(blocks.model.state_dict()[name], parameter, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "settings", "captured"),
-    [
-        (GradientDescent, {}, True),
-        (torch.optim.SGD, {"fused": True}, True),
-        (torch.optim.SGD, {}, False),
-        *[(kind, {"capturable": True}, True) for kind in CAPTURABLE],
-        *[(kind, {}, False) for kind in CAPTURABLE],
-        (torch.optim.RMSprop, {"capturable": True}, False),
-        (torch.optim.Adadelta, {"capturable": True}, False),
-    ],
-    ids=str,
-)
-def test_updates_are_captured_if_the_step_reads_nothing_on_the_host(
-    optimizer: type, settings: dict[str, Any], captured: bool
-) -> None:
-    """But for the device, of which there is none here."""
-    batches = Batches(torch.zeros(20, 3), torch.zeros(20, 2), 5, seed=0)
-    block = Block(batches, list(batches.index_batches())[:3])
-    batches.images = SimpleNamespace(is_cuda=True)
-    optimizer = optimizer([torch.nn.Parameter(torch.zeros(2))], lr=0.1, **settings)
-    assert capturable(block, optimizer) == captured

@@ -385,6 +385,14 @@ def test_bfloat16_trains(run: Run) -> None:
     assert bfloat16 == pytest.approx(float32, abs=0.02)
 
 
+@pytest.mark.parametrize("lacks", [True, False])
+def test_bfloat16_says_that_it_is_slower_where_it_is(lacks: bool, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_mlp.runtime.fast_training.lacks_bfloat16", lambda: lacks)
+    words = ("--trainer.precision", "bf16-mixed", "--trainer.accelerator", "cpu", "--trainer.max_steps", 1)
+    _, messages = run("fit", *SMALL, *words)
+    assert ("this processor has no bfloat16, 32-true is faster" in messages) == lacks
+
+
 @pytest.mark.gpu
 def test_float16_is_refused(run: Run) -> None:
     with pytest.raises(SystemExit):

@@ -1,7 +1,6 @@
 """The network: the notebook's soft-plus, names and initial weights, at any depth."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from mnist_mlp import MLP
 from mnist_mlp.runtime.onednn import Linear, use_onednn
+from mnist_mlp.runtime.processor import description, lacks_bfloat16
 
 
 def test_default_is_the_notebooks_network() -> None:
@@ -94,8 +94,7 @@ def test_onednn_changes_how_a_network_computes_and_nothing_else(monkeypatch: pyt
 def test_onednn_is_used_where_it_is_known_to_be_faster(
     capability: str, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = Path("/proc/cpuinfo")
-    amd = info.exists() and "AuthenticAMD" in info.read_text()
+    amd = "AuthenticAMD" in description()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     net = MLP()
     use_onednn(net)
@@ -108,3 +107,21 @@ def test_anomalies_can_be_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     use_onednn(net)
     with torch.autograd.detect_anomaly(check_nan=True):
         torch.autograd.grad(net(x).sum(), list(net.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("capability", "flags", "lacks"),
+    [
+        ("AVX512", "flags : avx512f avx512_bf16", False),
+        ("AVX512", "flags : avx512f", True),
+        ("AVX2", "flags : avx2 avx512_bf16", True),  # as ATEN_CPU_CAPABILITY=avx2 has it
+        ("DEFAULT", "Features : asimd bf16", False),
+        ("DEFAULT", "", False),  # nothing is known
+    ],
+)
+def test_processors_without_bfloat16(
+    capability: str, flags: str, lacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("mnist_mlp.runtime.processor.description", lambda: flags)
+    assert lacks_bfloat16() == lacks

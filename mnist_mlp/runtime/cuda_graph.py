@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import ASGD, SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
@@ -22,7 +23,9 @@ def capturable(block: Block, optimizer: Optimizer) -> bool:
     `deterministic` add read on the host too.
     """
     batches = block.batches
-    if not batches.images.is_cuda or len(block.indices[0]) < batches.whole_batch_size or dist.is_initialized():
+    if not batches.images.is_cuda or len(block.indices[0]) < batches.whole_batch_size:
+        return False
+    if dist.is_available() and dist.is_initialized():
         return False
     if torch.is_anomaly_enabled() or torch.are_deterministic_algorithms_enabled():
         return False
@@ -45,8 +48,8 @@ class GraphedUpdate:
 
     A replay costs the host some microseconds in place of launching every kernel. The graph reads what lies at its
     addresses: the numbers of each update's images, its step size (of the parameters' precision, as an eager update
-    has it), and how many updates of the block have been made, which it counts itself. `update`, one update from a
-    batch that returns the loss, has run before: work that is done only once must not be captured.
+    has it), and how many updates of the block have been made, which it counts itself. `update` makes one update from a
+    batch and returns the loss.
     """
 
     def __init__(
@@ -57,35 +60,64 @@ class GraphedUpdate:
         device, precision = block.batches.images.device, optimizer.param_groups[0]["params"][0].dtype
         self.indices = torch.zeros(LONGEST, len(block.indices[0]), dtype=torch.int64, device=device)
         self.lrs = torch.zeros(LONGEST, dtype=precision, device=device)
-        self.losses = torch.zeros(LONGEST, dtype=torch.float32, device=device)
+        self.losses = torch.zeros(LONGEST, dtype=torch.promote_types(precision, torch.float32), device=device)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)  # updates of the block so far
+        self.stream = torch.cuda.Stream(device)  # torch's own stream of captures is on one device alone
         self.graph = torch.cuda.CUDAGraph()
-        # Kernels that are new to the process may have to be loaded, which "relaxed" allows.
-        with torch.cuda.graph(self.graph, capture_error_mode="relaxed"):
-            self.next_update()
-        optimizer.zero_grad()  # the gradients lie in the graph's memory
+        self.failed = False  # to capture it
+
+    def capture(self, block: Block, lrs: list[float]) -> Tensor:
+        """Make the n updates of a block with these step sizes, and capture one more. Returns the losses, (n,).
+
+        The block is made by the code that is captured, on the stream of the capture, so that all that is done only
+        once is done. Where the capture fails, a warning says so, and nothing has been changed.
+        """
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            self.load(block, lrs)
+            for _ in range(len(block)):
+                self.next_update()
+        try:
+            # Kernels that are new to the process may have to be loaded, which "relaxed" allows.
+            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="relaxed"):
+                self.next_update()
+        except RuntimeError as error:
+            self.failed = True
+            rank_zero_warn(f"updates cannot be captured, and go on one by one: {str(error).splitlines()[0]}")
+        finally:
+            torch.cuda.set_stream(current)  # a failed capture stays on its own
+        current.wait_stream(self.stream)
+        self.optimizer.zero_grad()  # the gradients lie in the graph's memory
+        return self.losses[: len(block)].clone()
 
     def next_update(self) -> None:
         """The captured work: update k, and k + 1."""
         (group,) = self.optimizer.param_groups
         lr, group["lr"] = group["lr"], self.lrs.index_select(0, self.k).squeeze()
-        indices = self.indices.index_select(0, self.k).squeeze(0)
-        loss = self.update(self.batches.gather(indices), self.optimizer)
-        self.losses.index_copy_(0, self.k, loss.float().view(1))
+        try:
+            indices = self.indices.index_select(0, self.k).squeeze(0)
+            loss = self.update(self.batches.gather(indices), self.optimizer)
+        finally:
+            group["lr"] = lr  # a number again
+        self.losses.index_copy_(0, self.k, loss.to(self.losses.dtype).view(1))
         self.k += 1
-        group["lr"] = lr  # a number again
 
     def fits(self, block: Block) -> bool:
         """Whether the updates from a block are replays of the captured one."""
         same_batches = block.batches is self.batches and len(block.indices[0]) == self.indices.shape[1]
         return same_batches and constants(self.optimizer) == self.constants
 
-    def replay(self, block: Block, lrs: list[float]) -> Tensor:
-        """Make the n updates of a block with these step sizes, without waiting for them. Returns the losses, (n,)."""
+    def load(self, block: Block, lrs: list[float]) -> None:
+        """Put the images' numbers and the step sizes of a block where the graph reads them."""
         n = len(block)
         self.indices[:n].copy_(torch.stack(block.indices))
         self.lrs[:n].copy_(torch.tensor(lrs, dtype=self.lrs.dtype), non_blocking=True)
         self.k.zero_()
-        for _ in range(n):
+
+    def replay(self, block: Block, lrs: list[float]) -> Tensor:
+        """Make the n updates of a block with these step sizes, without waiting for them. Returns the losses, (n,)."""
+        self.load(block, lrs)
+        for _ in range(len(block)):
             self.graph.replay()
-        return self.losses[:n].clone()
+        return self.losses[: len(block)].clone()

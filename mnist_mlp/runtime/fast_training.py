@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -16,6 +17,7 @@ from mnist_mlp.runtime.cuda_graph import GraphedUpdate, capturable
 from mnist_mlp.runtime.internals import count_steps
 from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.runtime.onednn import use_onednn
+from mnist_mlp.runtime.processor import lacks_bfloat16
 from mnist_mlp.runtime.signals import StopOnSignal
 
 
@@ -37,6 +39,9 @@ class FastClassifier(MLPClassifier):
         super().setup(stage)
         self.graph, self.restored_metrics = None, {}
         use_onednn(self.net)
+        precision, on_cpu = self.trainer.precision, self.trainer.strategy.root_device.type == "cpu"
+        if precision.startswith("bf16") and on_cpu and lacks_bfloat16():
+            rank_zero_warn(f"{precision}: this processor has no bfloat16, 32-true is faster")
 
     def on_train_start(self) -> None:
         self.trainer.callback_metrics.update(self.restored_metrics)
@@ -53,15 +58,22 @@ class FastClassifier(MLPClassifier):
         """The updates of a block, whose last one is number `batch_idx` of the epoch."""
         first = batch_idx + 1 - len(block)
         optimizer = self.trainer.optimizers[0]  # Lightning's wrapper of it takes 80 µs a step
-        if self.graph and self.graph.fits(block):
-            lrs = [self.advance_schedule(first + i) for i in range(len(block))]
+        failed = self.graph is not None and self.graph.failed  # which it would again
+        if self.graph and self.graph.fits(block) and not failed:
+            lrs = self.step_sizes(block, first)
             output = {"loss": self.graph.replay(block, lrs), "lr": lrs}
+        elif capturable(block, optimizer) and not failed:
+            self.graph = GraphedUpdate(self.update, optimizer, block)
+            lrs = self.step_sizes(block, first)
+            output = {"loss": self.graph.capture(block, lrs), "lr": lrs}
         else:
             output = self.run_updates(block, first, optimizer)
-            if capturable(block, optimizer):
-                self.graph = GraphedUpdate(self.update, optimizer, block)
         count_steps(self.trainer, len(block))
         return output
+
+    def step_sizes(self, block: Block, first: int) -> list[float]:
+        """The step size of each update of a block, the first of which is number `first` of the epoch."""
+        return [self.advance_schedule(first + i) for i in range(len(block))]
 
     def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
         """As the plain one; converts to the run's precision, which Lightning does for batches but not for blocks."""

@@ -1,23 +1,12 @@
 """Large matrix products of a network on a CPU, by the faster of torch's two libraries."""
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnist_mlp.runtime.processor import onednn_is_faster
+
 LARGE = 10_000_000  # multiply-adds above which oneDNN's speed outweighs the cost of conversion
-
-
-def onednn_is_faster() -> bool:
-    """Whether oneDNN's products beat those of torch's default, MKL.
-
-    They take half of MKL's time on an AMD processor with AVX-512; with AVX2 alone they take longer. Other vendors'
-    processors were not measured, so that they keep torch's default.
-    """
-    info = Path("/proc/cpuinfo")
-    amd = info.exists() and "AuthenticAMD" in info.read_text()
-    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 
 
 class Linear(nn.Linear):
