@@ -5,6 +5,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from mnist_mlp.openmp import adapt_to_load
+
 LOADING = "loading torch and Lightning ..."  # importing them takes a few seconds
 
 
@@ -26,6 +28,7 @@ def main() -> None:
     usual = signal.getsignal(signal.SIGINT)
     if usual is signal.default_int_handler:  # and not ignored, as under nohup
         signal.signal(signal.SIGINT, interrupt)
+    adapt_to_load()
     from mnist_mlp.cli.main import main as run
 
     signal.signal(signal.SIGINT, usual)

@@ -6,21 +6,23 @@ Every way trains the same network on random images of MNIST's number and form. T
 figure is the median over the turns, a ratio the median of the ratios within a turn. `notebook` is the notebook's cell
 with torchvision's transforms image by image, `plain` its `sgd` over tensors in memory, `plain_onednn` the same with
 oneDNN's products, `lightning` the plain `MLPClassifier`, `fit` the command with everything on, and `floor` the matrix
-products alone (on CUDA the updates in one captured graph).
+products alone (on CUDA the updates in one captured graph). `fit_command` is the training of `fit` in a process of its
+own, validation and pictures included, and `fit_beside_busy` the same beside a process that keeps a core busy.
 """
 
 import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +55,14 @@ DEVICE: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
 EPOCHS = {"cpu": 2, "cuda": 10}  # in a turn; on a GPU the first one captures an update
 IMPORTS = "import lightning.pytorch.cli, torchvision"
 LR, LOSS = 0.1, LOSSES["mse"]
-RATIOS = (("notebook", "fit"), ("lightning", "fit"), ("fit", "plain"), ("fit", "floor"), ("fit_distorted", "fit"))
+RATIOS = (
+    ("notebook", "fit"),
+    ("lightning", "fit"),
+    ("fit", "plain"),
+    ("fit", "floor"),
+    ("fit_distorted", "fit"),
+    ("fit_beside_busy", "fit_command"),
+)
 GROWTH: dict[str, list[dict[str, Any]]] = {  # sizes of --growth, one at a time from the notebook's
     "batch size": [{"batch_size": size} for size in (20, 50, 100, 200, 500, 1000, 2000)],
     "units": [{"hidden": (units,)} for units in (100, 200, 500, 1000, 2000, 4000)],
@@ -256,12 +265,30 @@ def captured_update(setting: Setting) -> Callable[[], None]:
     return replay
 
 
-def command(*words: str) -> float:
-    """Seconds of a command of Python's in a new process and an empty folder."""
+def command(*words: str) -> tuple[float, str]:
+    """Seconds of a command of Python's in a new process and an empty folder, and its output."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, check=True)
-        return time.perf_counter() - started
+        result = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, check=True, text=True)
+        return time.perf_counter() - started, result.stdout
+
+
+def training_seconds(output: str) -> float:
+    """Seconds of training, of all epochs, that `fit` prints at its end."""
+    found = re.search(r"updates in ([\d.]+) s", output)
+    assert found, output
+    return float(found[1])
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep one core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def measure(setting: Setting) -> dict[str, list[float]]:
@@ -274,6 +301,9 @@ def measure(setting: Setting) -> dict[str, list[float]]:
     for turn in range(1, TURNS + 1):
         print(f"\rturn {turn} of {TURNS}", end="", file=sys.stderr, flush=True)
         times = fit(setting)
+        whole, output = command("-m", "mnist_mlp", *fit_arguments(setting))
+        with busy_process():
+            _, busy_output = command("-m", "mnist_mlp", *fit_arguments(setting))
         taken = {
             "notebook": notebook(setting),
             "plain": plain(setting, setting.network()),
@@ -283,8 +313,10 @@ def measure(setting: Setting) -> dict[str, list[float]]:
             "fit_with_validation": times.run,
             "fit_distorted": fit(setting, "--data.distort", "true").training,
             "floor": floor(setting),
-            "fit command": command("-m", "mnist_mlp", *fit_arguments(setting)),
-            "imports": command("-c", IMPORTS),
+            "fit_command": training_seconds(output) / setting.epochs,
+            "fit_beside_busy": training_seconds(busy_output) / setting.epochs,
+            "fit command": whole,
+            "imports": command("-c", IMPORTS)[0],
         }
         if not slow_bfloat16:
             taken["fit_bf16"] = fit(setting, "--trainer.precision", "bf16-mixed").training
