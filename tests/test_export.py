@@ -1,8 +1,8 @@
 """A network out of torch gives the scores of the classifier; the example of an own network learns."""
 
 from pathlib import Path
+from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from conftest import RUNS, SMALL, Error, Run
@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from mnist_mlp import MLP, MLPClassifier, normalised
 
 
+def session_of(path: Path) -> Any:
+    """ONNX's runtime on a file."""
+    return pytest.importorskip("onnxruntime").InferenceSession(path)
+
+
 def scores_of(path: Path, images: Tensor) -> Tensor:
     """The scores that an exported program gives to images as bytes."""
     if path.suffix == ".pt2":
         return torch.export.load(path).module()(images)
-    (scores,) = onnxruntime.InferenceSession(path).run(["scores"], {"images": images.numpy()})
+    (scores,) = session_of(path).run(["scores"], {"images": images.numpy()})
     return torch.from_numpy(scores)
 
 
@@ -27,6 +32,8 @@ def scores_of(path: Path, images: Tensor) -> Tensor:
 def test_an_exported_program_takes_bytes_and_gives_the_scores(
     settings: tuple[object, ...], ending: str, run: Run
 ) -> None:
+    if ending == ".onnx":
+        pytest.importorskip("onnxscript")
     run("fit", *SMALL, *settings)
     output, _ = run("export", "--to", f"digits{ending}")
     assert f"digits{ending}" in output
@@ -40,20 +47,22 @@ def test_an_exported_program_takes_bytes_and_gives_the_scores(
 
 
 def test_the_plain_network_is_exported_with_any_number_of_images(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
     net, x = MLP((30,)).eval(), torch.randn(5, 1, 28, 28)
     shapes = ({0: torch.export.Dim("number")},)
     program = torch.export.export(net, (x[:2],), dynamic_shapes=shapes)
     torch.testing.assert_close(program.module()(x), net(x))
     torch.onnx.export(net, (x[:2],), tmp_path / "net.onnx", dynamic_shapes=shapes, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    session = session_of(tmp_path / "net.onnx")
     (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(output), net(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_softplus_is_exported_with_its_jump(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
     net, z = nn.Sequential(MLP().nonlin1), torch.linspace(-0.1, 0.1, 41)
     torch.onnx.export(net, (z,), tmp_path / "softplus.onnx", dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "softplus.onnx")
+    session = session_of(tmp_path / "softplus.onnx")
     (output,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
     torch.testing.assert_close(torch.from_numpy(output), net(z), rtol=1e-4, atol=1e-6)
 
