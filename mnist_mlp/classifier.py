@@ -31,7 +31,7 @@ class Classifier(LightningModule):
     is one update, and one `global_step`. Parameters that do not require a gradient stay as they are. For another
     update rule, groups of parameters with step sizes of their own, or schedulers, override `configure_optimizers` as
     in any LightningModule; the Trainer's clipping works too. Overrides of `configure_callbacks`, `on_train_epoch_end`
-    and `teardown` call the base's.
+    and `teardown` must call the base's.
 
     Args:
         net: The network Φ, from x, (B, ...), to outputs, (B, classes) float; `forward` calls it.
@@ -172,7 +172,7 @@ class Classifier(LightningModule):
         return as_labels(y), self.scores(self(x))
 
     def scores(self, output: Tensor) -> Tensor:
-        """Confidence in each digit, (B, 10) float32, from the network's outputs Φ(x), (B, 10).
+        """Confidence in each class, (B, classes) float32, from the network's outputs Φ(x), (B, classes).
 
         Trained by cross-entropy, the probabilities that the outputs stand for. By squared errors, the outputs
         themselves, which approximate those probabilities but may lie outside 0 to 1.
@@ -203,8 +203,8 @@ class Classifier(LightningModule):
         """
         checkpoint = torch.load(checkpoint_path, map_location, weights_only=True)
         model = instantiate(cls, checkpoint["hyper_parameters"], **settings)
-        for name, value in (checkpoint["hyper_parameters"] | settings).items():
-            if model.hparams.get(name, value) != value:
+        for name, value in checkpoint["hyper_parameters"].items():
+            if not settings and model.hparams.get(name, value) != value:  # others may follow from new settings
                 raise UserError(f"{cls.__name__} does not take `{name}` on: give it as an argument")
         model.configure_model()
         model.on_load_checkpoint(checkpoint)

@@ -11,14 +11,15 @@ from mnist_mlp.datasets.distortion import STRENGTHS
 SCHEDULE = frozenset({"model.schedule", "model.monitor", "model.patience", "model.decay", "model.max_decays"})
 DISTORTION = frozenset({"data.distort", *(f"data.{name}" for name in STRENGTHS)})
 TRAINER = frozenset({"trainer.max_epochs", "trainer.max_steps", "trainer.log_every_n_steps"})
-EVALUATION = SCHEDULE | DISTORTION | TRAINER | {"model.lr", "optimizer", "lr_scheduler", "pictures"}
+EVALUATION = SCHEDULE | DISTORTION | TRAINER | {"model.lr", "model.log_grad_norm"}
+EVALUATION |= {"optimizer", "lr_scheduler", "pictures"}
 UNUSED: dict[str, frozenset[str]] = {  # options of `fit` that a command chooses itself or does without
     "fit": frozenset(),
     "validate": EVALUATION,
     "test": EVALUATION,
     "predict": EVALUATION,
     "prepare_data": DISTORTION | {"data.source", "data.batch_size", "data.val_size", "data.seed"},
-    "find_lr": SCHEDULE | {"model.lr"},
+    "find_lr": SCHEDULE | {"model.lr", "model.log_grad_norm"},
     "compare_batch_sizes": SCHEDULE | {"model.lr", "data.batch_size"},
     "compare_decays": frozenset({"model.schedule", "model.decay"}),
     "compare_methods": frozenset({"model.lr", "model.schedule", "model.max_decays"}),

@@ -1,8 +1,8 @@
 """Lightning's features for a module that makes its updates itself: most work, some cannot.
 
 The Trainer refuses to clip the gradients of a module with manual optimization, and drops a scheduler's `monitor` and
-`strict`. Our module applies them all to its explicit gradients, so Lightning shall read these settings as it does for
-automatic optimization, and then leave the updates to the module.
+`strict`. Our module applies them all to its explicit gradients, so Lightning reads these settings as it does for
+automatic optimization, and then leaves the updates to the module.
 """
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -25,8 +25,6 @@ CALLBACKS: dict[type[Callback], str] = {  # that rely on Lightning's own updates
     StochasticWeightAveraging: "use WeightAveraging or EMAWeightAveraging",
 }
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-
-
 HOOKS = (  # of a module, which Lightning calls in its own updates alone
     "backward",
     "on_after_backward",

@@ -1,5 +1,6 @@
 """Every callback of Lightning's and every option of its Trainer: it works as documented, or is refused in one line."""
 
+import importlib.util
 import inspect
 import logging
 import re
@@ -50,6 +51,13 @@ def options(name: str, settings: list[str]) -> list[str]:
     return [f"--trainer.callbacks={name}", *(f"--trainer.callbacks.{setting}" for setting in settings)]
 
 
+def skip_if_installed(part: str) -> None:
+    """Skips a refusal that names a package as missing where it is there."""
+    for package in ("psutil", "rich", "torch_xla", "transformer_engine", "wandb"):
+        if package in part and importlib.util.find_spec(package):
+            pytest.skip(f"{package} is installed")
+
+
 def test_every_callback_is_tried() -> None:
     assert set(lightning.pytorch.callbacks.__all__) == ABSTRACT | REFUSED_CALLBACKS.keys() | CALLBACKS.keys()
 
@@ -57,10 +65,7 @@ def test_every_callback_is_tried() -> None:
 @pytest.mark.parametrize("name", REFUSED_CALLBACKS)
 def test_callbacks_that_cannot_work_are_refused(name: str, error: Error) -> None:
     settings, part = REFUSED_CALLBACKS[name]
-    missing = part.split("`")[1] if "`" in part else ""
-    if missing in ("psutil", "rich"):
-        with pytest.raises(ImportError):
-            __import__(missing)
+    skip_if_installed(part)
     assert part in error("fit", *SMALL, *options(name, settings))
 
 
@@ -197,6 +202,7 @@ def test_every_option_of_the_trainer_is_tried() -> None:
 def test_options_that_cannot_work_are_refused(option: str, error: Error) -> None:
     if option == "accelerator=gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
+    skip_if_installed(REFUSED[option])
     assert REFUSED[option] in error("fit", *SMALL, f"--trainer.{option}")
 
 

@@ -55,8 +55,15 @@ def test_a_system_that_does_not_tell_is_not_busy(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("clean")
 def test_the_command_adapts_before_torch_is_there() -> None:
-    program = "import os, sys; from mnist_mlp import __main__ as m\n"
-    program += "import mnist_mlp.openmp as o; o.busy_cores = lambda s: 1.0; m.adapt_to_load()\n"
-    program += "assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
+    program = (
+        "import os, sys, types\n"
+        "from mnist_mlp import openmp, __main__\n"
+        "openmp.busy_cores = lambda seconds: 1.0\n"
+        "def main():\n"
+        "    print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)\n"
+        "sys.modules['mnist_mlp.cli'] = types.ModuleType('cli')\n"
+        "sys.modules['mnist_mlp.cli.main'] = types.SimpleNamespace(main=main)\n"
+        "__main__.main()"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "1000"
+    assert result.stdout.strip() == "1000 False"
