@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 from mnist_mlp.runtime.blocks import Block
-from mnist_mlp.runtime.cuda_graph import GraphedUpdate
+from mnist_mlp.runtime.graphed_update import GraphedUpdate
 from mnist_mlp.runtime.fast_training import FastClassifier
 
 

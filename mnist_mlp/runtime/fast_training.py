@@ -13,7 +13,7 @@ from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.evaluation import Batch
 from mnist_mlp.runtime.blocks import Block, Blocks
-from mnist_mlp.runtime.cuda_graph import GraphedUpdate, capturable
+from mnist_mlp.runtime.graphed_update import GraphedUpdate, capturable
 from mnist_mlp.runtime.internals import count_steps
 from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.runtime.onednn import use_onednn

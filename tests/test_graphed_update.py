@@ -14,7 +14,7 @@ from torch import Tensor
 from mnist_mlp.batches import Batches
 from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import Block
-from mnist_mlp.runtime.cuda_graph import CAPTURABLE, GraphedUpdate, capturable
+from mnist_mlp.runtime.graphed_update import CAPTURABLE, GraphedUpdate, capturable
 from mnist_mlp.runtime.fast_training import FastClassifier
 
 
