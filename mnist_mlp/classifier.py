@@ -66,6 +66,7 @@ class Classifier(LightningModule):
         self.net = net
         self.loss_fn = LOSSES[loss]
         self.evaluation = Evaluation(self.loss_fn)
+        self.register_buffer("grad_norm", torch.zeros(()), persistent=False)
 
     def configure_callbacks(self) -> list[Callback]:
         """Let Lightning read settings that it ignores in manual optimization, which begins as the fit starts."""
@@ -99,7 +100,7 @@ class Classifier(LightningModule):
         loss, gradient = loss_and_gradient(self, self.loss_fn, x, y)
         loss, gradient = average_over_processes(loss, gradient, batch_size=len(x))
         if self.hparams.log_grad_norm:
-            self.grad_norm = torch.stack([derivative.norm() for derivative in gradient]).norm()
+            self.grad_norm.copy_(torch.stack([derivative.norm() for derivative in gradient]).norm())
         derivatives = iter(gradient)
         for parameter in self.parameters():
             parameter.grad = next(derivatives) if parameter.requires_grad else None

@@ -22,8 +22,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 from mnist_mlp.runtime.blocks import Block
-from mnist_mlp.runtime.graphed_update import GraphedUpdate
 from mnist_mlp.runtime.fast_training import FastClassifier
+from mnist_mlp.runtime.graphed_update import GraphedUpdate
 
 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:
@@ -149,20 +149,15 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(run:
     run("fit", *SMALL)
     (tmp_path / "kill.py").write_text(
         "import os, signal\n"
-        "from mnist_mlp import MLPClassifier\n"
-        "from mnist_mlp.cli.main import main\n"
-        "update = MLPClassifier.update\n"
-        "made = []\n"
-        "def killed(self, *args):\n"
-        "    if len(made) == 77:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    made.append(1)\n"
-        "    return update(self, *args)\n"
-        "MLPClassifier.update = killed\n"
-        "main()\n"
+        "from mnist_mlp.runtime.blocks import BlockCallback\n"
+        "class Kill(BlockCallback):\n"
+        "    every_n_updates = 77\n"
+        "    def on_train_batch_end(self, trainer, *args):\n"
+        "        if trainer.global_step == 77:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    often = ("--last.every_n_train_steps", 10)
-    command = [sys.executable, "kill.py", "fit", *map(str, (*SMALL, *often))]
+    often = ("--last.every_n_train_steps", 10, "--trainer.callbacks", "kill.Kill")
+    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *often))]
     killed = subprocess.run(command, capture_output=True, check=False)
     assert killed.returncode == -9
     assert checkpoint(version=1)["global_step"] == 70

@@ -1,43 +1,79 @@
-"""Captured updates, on a CPU by a graph that records: what comes out of a run is what eager updates give."""
+"""Captured updates: what comes out of a run is what eager updates give.
+
+A CPU's graph repeats operations on the same memory, so that it sees what one of CUDA's would not forgive: a value
+that was baked in, a tensor that was replaced, a value read on the host.
+"""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import assert_same_parameters
-from recording_graph import RecordingGraph, use_recording_graphs
 from test_blocks import Run
 from torch import Tensor
 
 from mnist_mlp.batches import Batches
 from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import Block
-from mnist_mlp.runtime.graphed_update import CAPTURABLE, GraphedUpdate, capturable
+from mnist_mlp.runtime.cpu_graph import CPUGraph
 from mnist_mlp.runtime.fast_training import FastClassifier
+from mnist_mlp.runtime.graphed_update import CAPTURABLE, GraphedUpdate, capturable
+
+
+@pytest.fixture(autouse=True)
+def torchs_own_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on most processors: updates by oneDNN are not captured."""
+    monkeypatch.setattr("mnist_mlp.runtime.graphed_update.onednn_is_faster", lambda: False)
+    monkeypatch.setattr("mnist_mlp.runtime.onednn.onednn_is_faster", lambda: False)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[CPUGraph]:
+    """Grows by one with each replay."""
+    made, replay = [], CPUGraph.replay
+    monkeypatch.setattr(CPUGraph, "replay", lambda self: made.append(self) or replay(self))
+    return made
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+@pytest.mark.parametrize("loss", ["mse", "squared", "cross_entropy"])
 def test_replays_are_the_updates(
-    schedule: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loss: str, schedule: str, precision: str, tmp_path: Path, replays: list[CPUGraph]
 ) -> None:
     """Bit for bit: both step by a γ of the parameters' precision."""
-    model = {"schedule": schedule, "patience": 1, "max_decays": 9}
+    model = {"loss": loss, "schedule": schedule, "patience": 1, "max_decays": 9, "log_grad_norm": True}
     settings = {"precision": precision, "val_check_interval": 30, "max_epochs": 3, "gradient_clip_val": 0.1}
     plain = Run(tmp_path, False, model, **settings)
-    use_recording_graphs(monkeypatch)
     blocks = Run(tmp_path, True, model, **settings)
-    assert RecordingGraph.replays == 303 - 25 - 3  # but for the first block, and the last batch of each epoch
+    assert len(replays) == 303 - 25 - 3  # but for the first block, and the last batch of each epoch
     assert blocks.trainer.fit_loop.state_dict() == plain.trainer.fit_loop.state_dict()
     assert blocks.seen.metrics == plain.seen.metrics
     assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
 
 
+@pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}])
+@pytest.mark.parametrize("scheduler", ["LinearLR", "OneCycleLR"])  # which changes the momentum too
+def test_replays_are_the_updates_of_other_rules(
+    scheduler: str, settings: dict[str, Any], tmp_path: Path, replays: list[CPUGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def configure_optimizers(self: FastClassifier) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, fused=True, **settings)
+        kind: Any = getattr(torch.optim.lr_scheduler, scheduler)
+        rule = kind(optimizer, total_iters=50) if scheduler == "LinearLR" else kind(optimizer, 0.1, total_steps=303)
+        return [optimizer], [{"scheduler": rule, "interval": "step"}]
+
+    monkeypatch.setattr(FastClassifier, "configure_optimizers", configure_optimizers)
+    plain = Run(tmp_path, False, {}, max_epochs=3)
+    blocks = Run(tmp_path, True, {}, max_epochs=3)
+    assert bool(replays) == (scheduler == "LinearLR")
+    assert blocks.seen.metrics == plain.seen.metrics
+    assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
+
+
 @pytest.mark.parametrize("stop", [60, 101, 137])
-def test_a_resumed_run_is_the_unbroken_one(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_recording_graphs(monkeypatch)
+def test_a_resumed_run_is_the_unbroken_one(stop: int, tmp_path: Path) -> None:
     model = {"schedule": "inverse_sqrt"}
     whole = Run(tmp_path / "whole", True, model)
     broken = Run(tmp_path, True, model, max_steps=stop, save={"every_n_train_steps": stop})
@@ -46,10 +82,9 @@ def test_a_resumed_run_is_the_unbroken_one(stop: int, tmp_path: Path, monkeypatc
 
 
 def test_a_value_that_is_baked_in_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test of the stand-in: γ as a number is captured as it was in the first block."""
+    """A test of the other tests: γ as a number is captured as it was in the first block."""
     model = {"schedule": "inverse_sqrt"}
     plain = Run(tmp_path, False, model)
-    use_recording_graphs(monkeypatch)
 
     def next_update(self: GraphedUpdate) -> None:
         indices = self.indices.index_select(0, self.k).squeeze(0)
@@ -63,10 +98,9 @@ def test_a_value_that_is_baked_in_shows(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_value_that_is_read_on_the_host_fails_the_capture_and_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: list[CPUGraph]
 ) -> None:
     plain = Run(tmp_path, False, {"schedule": "cosine"})
-    use_recording_graphs(monkeypatch)
     update = FastClassifier.update
 
     def reading(self: FastClassifier, *args: Any) -> Tensor:
@@ -78,7 +112,7 @@ def test_a_value_that_is_read_on_the_host_fails_the_capture_and_the_run_goes_on(
     with pytest.warns(UserWarning, match="updates cannot be captured, and go on one by one: a value is read") as seen:
         blocks = Run(tmp_path, True, {"schedule": "cosine"})
     assert sum("cannot be captured" in str(warning.message) for warning in seen) == 1
-    assert RecordingGraph.replays == 0
+    assert not replays
     assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
     assert isinstance(blocks.trainer.optimizers[0].param_groups[0]["lr"], float)
 
@@ -99,9 +133,7 @@ def test_a_value_that_is_read_on_the_host_fails_the_capture_and_the_run_goes_on(
 def test_updates_are_captured_if_the_step_reads_nothing_on_the_host(
     optimizer: type, settings: dict[str, Any], captured: bool
 ) -> None:
-    """But for the device, of which there is none here."""
     batches = Batches(torch.zeros(20, 3), torch.zeros(20, 2), 5, seed=0)
     block = Block(batches, list(batches.index_batches())[:3])
-    batches.images = SimpleNamespace(is_cuda=True)
     optimizer = optimizer([torch.nn.Parameter(torch.zeros(2))], lr=0.1, **settings)
     assert capturable(block, optimizer) == captured

@@ -9,7 +9,7 @@ from torch import nn
 
 from mnist_mlp import MLP
 from mnist_mlp.runtime.onednn import Linear, use_onednn
-from mnist_mlp.runtime.processor import description, lacks_bfloat16
+from mnist_mlp.runtime.processor import lacks_bfloat16
 
 
 def test_default_is_the_notebooks_network() -> None:
@@ -90,15 +90,24 @@ def test_onednn_changes_how_a_network_computes_and_nothing_else(monkeypatch: pyt
     torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("capability", "kind"), [("AVX2", nn.Linear), ("DEFAULT", nn.Linear), ("AVX512", Linear)])
+@pytest.mark.parametrize(
+    ("vendor", "family", "capability", "kind"),
+    [
+        ("AuthenticAMD", 26, "AVX512", Linear),
+        ("AuthenticAMD", 25, "AVX512", nn.Linear),
+        ("AuthenticAMD", 26, "AVX2", nn.Linear),  # as ATEN_CPU_CAPABILITY=avx2 has it
+        ("GenuineIntel", 26, "AVX512", nn.Linear),
+    ],
+)
 def test_onednn_is_used_where_it_is_known_to_be_faster(
-    capability: str, kind: type, monkeypatch: pytest.MonkeyPatch
+    vendor: str, family: int, capability: str, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    amd = "AuthenticAMD" in description()
+    text = f"vendor_id\t: {vendor}\ncpu family\t: {family}\n"
+    monkeypatch.setattr("mnist_mlp.runtime.processor.description", lambda: text)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     net = MLP()
     use_onednn(net)
-    assert type(net.fc1) is (kind if amd else nn.Linear)
+    assert type(net.fc1) is kind
 
 
 def test_anomalies_can_be_detected(monkeypatch: pytest.MonkeyPatch) -> None:

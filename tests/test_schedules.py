@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
+from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.schedules import Plateau
 
 RULES = {
@@ -125,18 +127,15 @@ def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatc
     options += ("--last.every_n_train_steps", 10, "--trainer.max_epochs", 4)
     run("fit", *SMALL, *options)
 
-    update = MLPClassifier.update
+    log = LossLog.on_train_batch_end
 
-    made = []
-
-    def break_off(self: MLPClassifier, *args: object) -> Tensor:
-        if len(made) == 177:
+    def break_off(self: LossLog, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == 175:
             raise RuntimeError("broken off")
-        made.append(1)
-        return update(self, *args)
+        log(self, trainer, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MLPClassifier, "update", break_off)
+        patch.setattr(LossLog, "on_train_batch_end", break_off)
         with pytest.raises(SystemExit):
             run("fit", *SMALL, *options)
     assert checkpoint("last", 1)["global_step"] == 170
@@ -183,16 +182,17 @@ def test_a_schedule_changes_the_step_size_of_another_optimizer_too(run: Run) -> 
 def test_a_divergent_run_ends_soon_with_one_line(
     every: int, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    updates = []
-    update = MLPClassifier.update
-    monkeypatch.setattr(MLPClassifier, "update", lambda self, *args: updates.append(1) or update(self, *args))
+    blocks, log = [], LossLog.on_train_batch_end
+    monkeypatch.setattr(
+        LossLog, "on_train_batch_end", lambda self, *args: blocks.append(args[2]["lr"]) or log(self, *args)
+    )
     options = ("--model.lr", 1e6, "--model.schedule", "inverse_sqrt", "--trainer.log_every_n_steps", every)
     with pytest.raises(SystemExit) as end:
         run("fit", *SMALL, *options)
     assert end.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     k = int(re.search(r"not finite at update (\d+)", line)[1])
-    assert k < len(updates) <= k + every
+    assert k < sum(map(len, blocks)) <= k + every
     assert f"with step size {1e6 * RULES['inverse_sqrt'](k):g}:" in line
     assert "python -m mnist_mlp find_lr --model.hidden '[20]' --data.source digits --data.batch_size 1000" in line
     assert "no checkpoint was saved" in line

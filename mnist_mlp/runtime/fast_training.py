@@ -6,19 +6,26 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.evaluation import Batch
 from mnist_mlp.runtime.blocks import Block, Blocks
-from mnist_mlp.runtime.graphed_update import GraphedUpdate, capturable
+from mnist_mlp.runtime.graphed_update import GraphedUpdate, at_least_float32, capturable
 from mnist_mlp.runtime.internals import count_steps
 from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.runtime.onednn import use_onednn
-from mnist_mlp.runtime.processor import lacks_bfloat16
+from mnist_mlp.runtime.processor import lacks_bfloat16, touch_constants
 from mnist_mlp.runtime.signals import StopOnSignal
+
+
+def schedules_momentum(config: LRSchedulerConfig) -> bool:
+    """Whether a scheduler changes more of the optimizer's settings than the step size."""
+    return isinstance(config.scheduler, CyclicLR | OneCycleLR) and config.scheduler.cycle_momentum
 
 
 class FastDataModule(MNISTDataModule):
@@ -39,6 +46,7 @@ class FastClassifier(MLPClassifier):
         super().setup(stage)
         self.graph, self.restored_metrics = None, {}
         use_onednn(self.net)
+        touch_constants()
         precision, on_cpu = self.trainer.precision, self.trainer.strategy.root_device.type == "cpu"
         if precision.startswith("bf16") and on_cpu and lacks_bfloat16():
             rank_zero_warn(f"{precision}: this processor has no bfloat16, 32-true is faster")
@@ -59,10 +67,11 @@ class FastClassifier(MLPClassifier):
         first = batch_idx + 1 - len(block)
         optimizer = self.trainer.optimizers[0]  # Lightning's wrapper of it takes 80 µs a step
         failed = self.graph is not None and self.graph.failed  # which it would again
+        constant = not any(map(schedules_momentum, self.trainer.lr_scheduler_configs))  # but for the step size
         if self.graph and self.graph.fits(block) and not failed:
             lrs = self.step_sizes(block, first)
             output = {"loss": self.graph.replay(block, lrs), "lr": lrs}
-        elif capturable(block, optimizer) and not failed:
+        elif constant and capturable(block, optimizer) and not failed:
             self.graph = GraphedUpdate(self.update, optimizer, block)
             lrs = self.step_sizes(block, first)
             output = {"loss": self.graph.capture(block, lrs), "lr": lrs}
@@ -83,7 +92,8 @@ class FastClassifier(MLPClassifier):
         """One update per batch, from number `first` of the epoch on; Lightning counts those of its own optimizer."""
         losses, lrs = [], []
         for batch_idx, batch in enumerate(batches, start=first):
-            losses.append(self.update(batch, optimizer or self.optimizers()))
+            loss = self.update(batch, optimizer or self.optimizers())
+            losses.append(loss.to(at_least_float32(loss.dtype)))
             lrs.append(self.advance_schedule(batch_idx))
         return {"loss": torch.stack(losses), "lr": lrs}
 

@@ -1,6 +1,7 @@
-"""Updates replayed from a CUDA graph: the first is captured, and the GPU repeats it without the host's launches."""
+"""Updates replayed from a graph: one is captured, and repeated without all that its Python does again and again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,19 +12,23 @@ from torch.optim import ASGD, SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
 from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import LONGEST, Block
+from mnist_mlp.runtime.cpu_graph import CPUGraph
+from mnist_mlp.runtime.processor import onednn_is_faster
 
 CAPTURABLE = (Adam, AdamW, Adamax, ASGD, NAdam, RAdam)
 
 
 def capturable(block: Block, optimizer: Optimizer) -> bool:
-    """Whether updates from a block can be replayed: on a GPU, from batches of the usual size, in one process.
+    """Whether updates from a block can be replayed: from batches of the usual size, in one process, on CUDA or a CPU.
 
     The optimizer's step must read nothing on the host: ours, a fused SGD, and those of CAPTURABLE with their flag set;
     RMSprop, Adadelta and Rprop read the step size whatever their flag. The checks that `detect_anomaly` and
-    `deterministic` add read on the host too.
+    `deterministic` add read on the host too. oneDNN's tensors have no memory of their own to be written to.
     """
-    batches = block.batches
-    if not batches.images.is_cuda or len(block.indices[0]) < batches.whole_batch_size:
+    batches, device = block.batches, block.batches.images.device.type
+    if device not in ("cuda", "cpu") or len(block.indices[0]) < batches.whole_batch_size:
+        return False
+    if device == "cpu" and onednn_is_faster():
         return False
     if dist.is_available() and dist.is_initialized():
         return False
@@ -43,13 +48,18 @@ def constants(optimizer: Optimizer) -> list[dict[str, Any]]:
     ]
 
 
+def at_least_float32(precision: torch.dtype) -> torch.dtype:
+    """The precision in which losses are kept, whose mean in bfloat16 would have 3 digits."""
+    return torch.promote_types(precision, torch.float32)
+
+
 class GraphedUpdate:
     """A captured update, and on the device all that differs from one update to the next.
 
-    A replay costs the host some microseconds in place of launching every kernel. The graph reads what lies at its
-    addresses: the numbers of each update's images, its step size (of the parameters' precision, as an eager update
-    has it), and how many updates of the block have been made, which it counts itself. `update` makes one update from a
-    batch and returns the loss.
+    On CUDA a replay costs the host some microseconds in place of launching every kernel; on a CPU it saves autograd's
+    work and new memory. The graph reads what lies at its addresses: the numbers of each update's images, its step size
+    (of the parameters' precision, as an eager update has it), and how many updates of the block have been made, which
+    it counts itself. `update` makes one update from a batch and returns the loss.
     """
 
     def __init__(
@@ -60,10 +70,12 @@ class GraphedUpdate:
         device, precision = block.batches.images.device, optimizer.param_groups[0]["params"][0].dtype
         self.indices = torch.zeros(LONGEST, len(block.indices[0]), dtype=torch.int64, device=device)
         self.lrs = torch.zeros(LONGEST, dtype=precision, device=device)
-        self.losses = torch.zeros(LONGEST, dtype=torch.promote_types(precision, torch.float32), device=device)
+        self.losses = torch.zeros(LONGEST, dtype=at_least_float32(precision), device=device)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)  # updates of the block so far
-        self.stream = torch.cuda.Stream(device)  # torch's own stream of captures is on one device alone
-        self.graph = torch.cuda.CUDAGraph()
+        self.on_cuda = device.type == "cuda"
+        self.graph: Any = torch.cuda.CUDAGraph() if self.on_cuda else CPUGraph()
+        if self.on_cuda:
+            self.stream = torch.cuda.Stream(device)  # torch's own stream of captures is on one device alone
         self.failed = False  # to capture it
 
     def capture(self, block: Block, lrs: list[float]) -> Tensor:
@@ -72,24 +84,40 @@ class GraphedUpdate:
         The block is made by the code that is captured, on the stream of the capture, so that all that is done only
         once is done. Where the capture fails, a warning says so, and nothing has been changed.
         """
-        current = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
+        with self.own_stream():
             self.load(block, lrs)
             for _ in range(len(block)):
                 self.next_update()
+            self.k.zero_()
+            try:
+                with self.recording():
+                    self.next_update()
+            except RuntimeError as error:
+                self.failed = True
+                rank_zero_warn(f"updates cannot be captured, and go on one by one: {str(error).splitlines()[0]}")
+        self.optimizer.zero_grad()  # the gradients lie in the graph's memory
+        return self.losses[: len(block)].clone()
+
+    @contextmanager
+    def own_stream(self) -> Iterator[None]:
+        """On CUDA, queue work on the graph's own stream, between what was queued before and what comes after."""
+        if not self.on_cuda:
+            yield
+            return
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
         try:
-            # Kernels that are new to the process may have to be loaded, which "relaxed" allows.
-            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="relaxed"):
-                self.next_update()
-        except RuntimeError as error:
-            self.failed = True
-            rank_zero_warn(f"updates cannot be captured, and go on one by one: {str(error).splitlines()[0]}")
+            with torch.cuda.stream(self.stream):
+                yield
         finally:
             torch.cuda.set_stream(current)  # a failed capture stays on its own
         current.wait_stream(self.stream)
-        self.optimizer.zero_grad()  # the gradients lie in the graph's memory
-        return self.losses[: len(block)].clone()
+
+    def recording(self) -> Any:
+        """The context in which operations are captured, and not carried out."""
+        if self.on_cuda:  # kernels that are new to the process may have to be loaded, which "relaxed" allows
+            return torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="relaxed")
+        return self.graph.recording()
 
     def next_update(self) -> None:
         """The captured work: update k, and k + 1."""
