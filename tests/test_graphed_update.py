@@ -36,6 +36,30 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[CPUGraph]:
     return made
 
 
+def test_a_cpu_graph_repeats_all_kinds_of_operations_on_the_same_memory() -> None:
+    """Of one result and of several, in place, into given memory, of a single value, views, and lists of tensors."""
+    x, total, place = torch.rand(3, 4), torch.zeros(4), torch.zeros(3, 3)
+
+    def work() -> tuple[Tensor, ...]:
+        total.add_(x.sum(dim=0))
+        torch.mm(x, x.t(), out=place)
+        largest, where = x.max(dim=1)
+        torch._foreach_mul_([total, place], 2.0)
+        return largest * where, x.view(2, 6)[1] + place.mean(), x.to(torch.float64).std()
+
+    graph, before = CPUGraph(), total.clone()
+    with graph.recording():
+        captured = work()
+    assert torch.equal(total, before)  # undone
+    for _ in range(2):
+        x.copy_(torch.rand(3, 4))
+        before = total.clone()
+        expected = [each.clone() for each in (*work(), total, place)]
+        total.copy_(before)
+        graph.replay()
+        assert all(map(torch.equal, (*captured, total, place), expected))
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
 @pytest.mark.parametrize("loss", ["mse", "squared", "cross_entropy"])

@@ -11,9 +11,6 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
 from mnist_mlp.runtime.internals import (
-    HOST_READ,
-    TorchDispatchMode,
-    arguments_of,
     count_batches,
     count_steps,
     save_interval,
@@ -129,25 +126,3 @@ def test_counted_steps_are_global_steps() -> None:
     assert trainer.global_step == BATCHES
     count_steps(trainer, 5)
     assert trainer.global_step == BATCHES + 5, f"{CHANGED}manual_optimization.optim_step_progress is not global_step"
-
-
-def test_arguments_of_an_operation() -> None:
-    operations = torch.ops.aten.add
-    written = [each.name for each in arguments_of(operations.out) if each.alias_info and each.alias_info.is_write]
-    assert written == [each.name for each in arguments_of(operations.out) if each.is_out] == ["out"]
-    (changed,) = [each for each in arguments_of(torch.ops.aten.add_.Tensor) if each.alias_info]
-    assert (changed.name, str(changed.type), changed.is_out) == ("self", "Tensor", False)
-
-
-def test_item_is_a_read_on_the_host() -> None:
-    seen = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            seen.append(operation)
-            return operation(*args, **(kwargs or {}))
-
-    value = torch.ones(())
-    with Watch():
-        value.item()
-    assert seen == [HOST_READ]

@@ -5,12 +5,15 @@ A repetition allocates nothing, builds no autograd graph, and computes the same 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mnist_mlp.runtime.internals import HOST_READ, TorchDispatchMode, arguments_of, tree_leaves, tree_map
+from mnist_mlp.runtime.internals import TorchDispatchMode, tree_leaves, tree_map
+
+OUTPUTS = {"out", "grad_input"}  # names of the arguments that an operation only writes to
 
 
 def memory(tensor: Tensor) -> int:
@@ -28,26 +31,19 @@ def detached(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
 
-def into_memory(operation: Any) -> tuple[Any, list[str]] | None:
-    """The variant of an operation that writes to given memory, and the names of that; None if there is none."""
-    arguments = [(each.name, str(each.type)) for each in arguments_of(operation)]
-    for name in operation.overloadpacket.overloads():
-        variant = getattr(operation.overloadpacket, name)
-        outputs = [each.name for each in arguments_of(variant) if each.is_out]
-        inputs = [(each.name, str(each.type)) for each in arguments_of(variant) if not each.is_out]
-        if outputs and inputs == arguments:
-            return variant, outputs
-    return None
-
-
 def repetition(operation: Any, args: Any, kwargs: Any, result: Any) -> Callable[[], Any]:
     """The operation, which writes to none of its arguments, with its result in the same place as before."""
     places = tensors(result)
-    found = into_memory(operation)
-    if found and all(place.dim() for place in places):  # `mse_loss` would resize a single value twice
-        variant, names = found
-        outputs = dict(zip(names, places, strict=True))
-        return lambda: variant(*args, **kwargs, **outputs)
+    if len(places) == 1 and places[0].dim():  # `mse_loss` would resize a single value twice
+        for name in operation.overloadpacket.overloads():
+            if name.endswith("out") or name in OUTPUTS:  # a variant that writes to given memory
+                given = {name if name in OUTPUTS else "out": places[0]}
+                again = partial(getattr(operation.overloadpacket, name), *args, **kwargs, **given)
+                try:
+                    again()
+                except (RuntimeError, TypeError):  # it takes other arguments
+                    continue
+                return again
 
     def copied() -> None:
         for place, new in zip(places, tensors(operation(*args, **kwargs)), strict=True):
@@ -67,22 +63,20 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if operation is HOST_READ:
-            raise RuntimeError("a value is read on the host")
-        arguments = arguments_of(operation)
-        given = dict(zip((each.name for each in arguments), args, strict=False)) | kwargs
-        written = [given.get(each.name) for each in arguments if each.alias_info and each.alias_info.is_write]
-        for tensor in tensors(written):
+        writes = operation.name().partition(".")[0].endswith("_") or bool(OUTPUTS & kwargs.keys())
+        for tensor in tensors(args, kwargs) if writes else ():
             if memory(tensor) not in self.made and memory(tensor) not in self.former:
                 storage = tensor.untyped_storage()
                 self.former[memory(tensor)] = storage, storage.clone()
         result = operation(*args, **kwargs)
+        if isinstance(result, bool | int | float):
+            raise RuntimeError("a value is read on the host")
         known = {memory(tensor) for tensor in tensors(args, kwargs)}
         fresh = {memory(tensor) for tensor in tensors(result)} - known
         self.made |= fresh
         args, kwargs = detached((args, kwargs))
-        if written:
-            self.operations.append(lambda: operation(*args, **kwargs))
+        if writes:
+            self.operations.append(partial(operation, *args, **kwargs))
         elif fresh:  # and not a view, which a replay finds in place
             self.operations.append(repetition(operation, args, kwargs, detached(result)))
         return result

@@ -2,19 +2,14 @@
 
 Lightning counts one batch per training step and one step per call of its optimizer wrapper. A block makes many of
 both, and no public method says so. Torch shows operations to a `TorchDispatchMode`, its documented way of extension,
-which has no public name; nor have the arguments of an operation.
+which has no public name.
 """
 
-from typing import Any
-
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map as tree_map
-
-HOST_READ = torch.ops.aten._local_scalar_dense.default  # the operation in `.item()`
 
 
 def count_batches(trainer: Trainer, number: int) -> None:
@@ -33,8 +28,3 @@ def count_steps(trainer: Trainer, number: int) -> None:
 def save_interval(callback: Checkpoint) -> int:
     """Updates from one checkpoint to the next, or 0 if a callback does not save by updates."""
     return getattr(callback, "_every_n_train_steps", 0)  # ModelCheckpoint keeps its argument nowhere else
-
-
-def arguments_of(operation: Any) -> list[Any]:
-    """The arguments of an operation of torch's, each with its `name`, `type`, `is_out`, and `alias_info` or None."""
-    return list(operation._schema.arguments)
