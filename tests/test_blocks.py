@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, EvaluationBatches
-from mnist_mlp.runtime.blocks import LONGEST, Block, Blocks
+from mnist_mlp.runtime.blocks import Block, Blocks
 from mnist_mlp.runtime.fast_training import FastClassifier
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
@@ -154,9 +154,9 @@ def test_a_run_in_blocks_goes_on_as_the_run_would(stop: int, tmp_path: Path) -> 
 def test_blocks_end_where_something_is_due(tmp_path: Path) -> None:
     run = Run(tmp_path, True, {}, val_check_interval=30, max_steps=130, save={"every_n_train_steps": 45})
     steps = [step for step, _ in run.steps]
-    assert steps == [25, 30, 45, 50, 60, 75, 90, 100, 101, 125, 130]
+    assert steps == [25, 30, 45, 60, 85, 90, 100, 101, 126, 130]
     run = Run(tmp_path, True, {}, log_every_n_steps=1000, max_epochs=2, limit_val_batches=0)
-    assert [step for step, _ in run.steps] == [LONGEST, 101, 101 + LONGEST, 202]
+    assert [step for step, _ in run.steps] == [25, 50, 75, 100, 101, 126, 151, 176, 201, 202]
 
 
 def test_a_block_gathers_its_batches_when_asked() -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
+from mnist_mlp.runtime.blocks import LONGEST
 from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.schedules import Plateau
 
@@ -130,7 +131,7 @@ def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatc
     log = LossLog.on_train_batch_end
 
     def break_off(self: LossLog, trainer: Trainer, *args: Any) -> None:
-        if trainer.global_step == 175:
+        if trainer.global_step > 170:
             raise RuntimeError("broken off")
         log(self, trainer, *args)
 
@@ -192,7 +193,7 @@ def test_a_divergent_run_ends_soon_with_one_line(
     assert end.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     k = int(re.search(r"not finite at update (\d+)", line)[1])
-    assert k < sum(map(len, blocks)) <= k + every
+    assert k < sum(map(len, blocks)) <= k + max(every, LONGEST)
     assert f"with step size {1e6 * RULES['inverse_sqrt'](k):g}:" in line
     assert "python -m mnist_mlp find_lr --model.hidden '[20]' --data.source digits --data.batch_size 1000" in line
     assert "no checkpoint was saved" in line

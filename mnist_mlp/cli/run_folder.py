@@ -1,5 +1,6 @@
 """The folder of a run: its logger and its settings."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ class RunLogger(TensorBoardLogger):
         super().__init__(
             "" if logs.parent == Path() else logs.parent, logs.name, version, default_hp_metric=False, **options
         )
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log without the epoch, which Lightning adds to everything, and whose curve would come before all others."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     def finalize(self, status: str) -> None:
         super().finalize(status)

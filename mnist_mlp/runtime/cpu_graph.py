@@ -46,7 +46,8 @@ def repetition(operation: Any, args: Any, kwargs: Any, result: Any) -> Callable[
                 return again
 
     def copied() -> None:
-        for place, new in zip(places, tensors(operation(*args, **kwargs)), strict=True):
+        results = operation(*args, **kwargs)
+        for place, new in zip(places, (results,) if isinstance(results, Tensor) else results, strict=True):
             place.copy_(new)
 
     return copied

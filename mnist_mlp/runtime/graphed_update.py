@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import ASGD, SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
 from mnist_mlp.gradient import GradientDescent
-from mnist_mlp.runtime.blocks import LONGEST, Block
+from mnist_mlp.runtime.blocks import LONGEST_ON_CUDA, Block
 from mnist_mlp.runtime.cpu_graph import CPUGraph
 from mnist_mlp.runtime.processor import onednn_is_faster
 
@@ -68,9 +68,9 @@ class GraphedUpdate:
         self.update, self.optimizer, self.batches = update, optimizer, block.batches
         self.constants = constants(optimizer)
         device, precision = block.batches.images.device, optimizer.param_groups[0]["params"][0].dtype
-        self.indices = torch.zeros(LONGEST, len(block.indices[0]), dtype=torch.int64, device=device)
-        self.lrs = torch.zeros(LONGEST, dtype=precision, device=device)
-        self.losses = torch.zeros(LONGEST, dtype=at_least_float32(precision), device=device)
+        self.indices = torch.zeros(LONGEST_ON_CUDA, len(block.indices[0]), dtype=torch.int64, device=device)
+        self.lrs = torch.zeros(LONGEST_ON_CUDA, dtype=precision, device=device)
+        self.losses = torch.zeros(LONGEST_ON_CUDA, dtype=at_least_float32(precision), device=device)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)  # updates of the block so far
         self.on_cuda = device.type == "cuda"
         self.graph: Any = torch.cuda.CUDAGraph() if self.on_cuda else CPUGraph()

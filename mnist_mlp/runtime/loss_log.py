@@ -15,9 +15,9 @@ from mnist_mlp.runtime.blocks import BlockCallback
 class LossLog(BlockCallback):
     """Logs the mean loss and the step size every `log_every_n_steps` updates, and ends a run that diverges.
 
-    Losses gather on the device: a call of `log` costs a sizeable part of an update, and checking that a loss is
-    finite waits for the device. Gathered losses go into checkpoints, so that a resumed run logs the same as an
-    unbroken one; a state with infinite or NaN parameters is never saved.
+    Losses gather on the device, and are looked at after a block in which a point is due: a call of `log` costs a
+    sizeable part of an update, and reading a loss waits for the device. Gathered losses go into checkpoints, so that
+    a resumed run logs the same as an unbroken one; a state with infinite or NaN parameters is never saved.
 
     Raises:
         TrainingError: A loss or a parameter is not finite.
@@ -26,7 +26,8 @@ class LossLog(BlockCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.losses: list[Tensor] = []  # of the updates since the last point, in parts
         self.lrs: list[float] = []  # of the same updates, except for those before a resumption
-        self.lr = 0.0  # of the newest update
+        if pl_module.hparams.log_grad_norm:  # which is known for the newest update alone
+            self.every_n_updates = trainer.log_every_n_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move losses restored from a checkpoint to the training device."""
@@ -38,15 +39,21 @@ class LossLog(BlockCallback):
         """Keep the losses and step sizes of a block of updates, and log when due."""
         self.losses.append(outputs["loss"])
         self.lrs += outputs["lr"]
-        self.lr = self.lrs[-1]
-        # A run that is never logged is still checked once an epoch.
-        if trainer.global_step % (trainer.log_every_n_steps or trainer.num_training_batches) == 0:
-            self.check_losses(trainer, pl_module)
-            loss = torch.cat(self.losses).mean()
-            pl_module.log("train/loss", loss, prog_bar=True, logger=False)
-            self.write_point(trainer, loss)
-            self.losses.clear()
-            self.lrs.clear()
+        every = trainer.log_every_n_steps or trainer.num_training_batches  # never logged, still checked once an epoch
+        if trainer.global_step % every < len(outputs["lr"]):
+            self.write_points(trainer, pl_module, every)
+
+    def write_points(self, trainer: Trainer, pl_module: LightningModule, every: int) -> None:
+        """Write a point for each multiple of `every` that the updates have reached, and forget their losses."""
+        losses = self.finite_losses(trainer, pl_module)
+        before = trainer.global_step - len(losses)  # updates before those
+        ends = range(before - before % every + every, trainer.global_step + 1, every)
+        parts = losses.tensor_split([end - before for end in ends])
+        for end, part in zip(ends, parts[:-1], strict=True):
+            self.write_point(trainer, part.mean(), end)
+        pl_module.log("train/loss", parts[-2].mean(), prog_bar=True, logger=False)
+        self.losses = [parts[-1].to(pl_module.device)]
+        self.lrs = self.lrs[len(self.lrs) - len(parts[-1]) :]
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         return {"losses": [losses.cpu() for losses in self.losses]}
@@ -56,37 +63,41 @@ class LossLog(BlockCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to save a run that has diverged; write all points, so that a resumed run only adds later ones."""
-        self.check_losses(trainer, pl_module)
+        self.finite_losses(trainer, pl_module)
         if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
             event = f"a parameter is not finite after update {trainer.global_step - 1}"
-            raise self.divergence(trainer, pl_module, event, self.lr)
+            raise self.divergence(trainer, pl_module, event, self.lrs[-1] if self.lrs else lr)
         for logger in trainer.loggers:
             logger.save()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.check_losses(trainer, pl_module)
+        losses = self.finite_losses(trainer, pl_module)
         if self.lrs:  # and not in a run that is resumed at its end
-            self.write_point(trainer, torch.cat(self.losses).mean())
+            self.write_point(trainer, losses.mean(), trainer.global_step)
 
-    def write_point(self, trainer: Trainer, loss: Tensor) -> None:
-        """Write mean loss and step size at the newest update, before a checkpoint is saved; Lightning does so later.
+    def write_point(self, trainer: Trainer, loss: Tensor, updates: int) -> None:
+        """Write a mean loss, and the step size, after so many updates; Lightning does so later, at a block's end.
 
         A point of TensorBoard's takes 55 to 84 µs, so the step size has no point of its own for each update.
         """
         if trainer.log_every_n_steps:
-            values = {"train/loss": loss.item(), "lr": self.lr, "epoch": trainer.current_epoch}
+            lr = self.lrs[updates - trainer.global_step - 1]
+            values = {"train/loss": loss.item(), "lr": lr}
             if trainer.lightning_module.hparams.log_grad_norm:
                 values["train/grad_norm"] = trainer.lightning_module.grad_norm.item()
             for logger in trainer.loggers:
-                logger.log_metrics(values, trainer.global_step - 1)
+                logger.log_metrics(values, updates - 1)
 
-    def check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the run if a gathered loss is not finite."""
-        finite = torch.cat(self.losses).isfinite() if self.losses else torch.ones(0)
+    def finite_losses(self, trainer: Trainer, pl_module: LightningModule) -> Tensor:
+        """The gathered losses, (n,) float on the CPU; one that is not finite ends the run."""
+        losses = torch.cat(self.losses).cpu() if self.losses else torch.zeros(0)
+        finite = losses.isfinite()
         if not finite.all():
             back = len(finite) - int(finite.logical_not().nonzero()[0])
             event = f"the loss is not finite at update {trainer.global_step - back}"
             raise self.divergence(trainer, pl_module, event, self.lrs[-back])
+        return losses
 
     @staticmethod
     def divergence(trainer: Trainer, pl_module: LightningModule, event: str, lr: float) -> TrainingError:
