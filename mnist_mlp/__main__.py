@@ -1,5 +1,6 @@
 """`python -m mnist_mlp` and the console script `mnist-mlp`."""
 
+import gc
 import os
 import signal
 import sys
@@ -29,8 +30,11 @@ def main() -> None:
     if usual is signal.default_int_handler:  # and not ignored, as under nohup
         signal.signal(signal.SIGINT, interrupt)
     adapt_to_load()
+    gc.disable()  # it goes through all that is imported again and again, and once more at the end: 40 % of the time
     from mnist_mlp.cli.main import main as run
 
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGINT, usual)
     show(" " * len(LOADING))
     run()

@@ -95,7 +95,7 @@ class CLI(LightningCLI):
         parser.add_class_arguments(LastCheckpoint, "last")
         best = {"filename": "best", "monitor": "val/accuracy", "mode": "max", "enable_version_counter": False}
         parser.set_defaults({f"checkpoint.{name}": value for name, value in best.items()})
-        text = "Draw pictures into TensorBoard after epochs 1, 2, 4, 8, ... and at the end."
+        text = "Draw pictures into TensorBoard after epochs 2, 4, 8, ... and at the end."
         parser.add_argument("--pictures", type=bool, default=True, help=text)
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)

@@ -38,7 +38,7 @@ class TensorBoardImages(BlockCallback):
     """Draws the network, its input, its weights and its errors in TensorBoard.
 
     At the start: the network's graph, the images of the first update and, with `distort`, deformations of an image.
-    At the start, after epochs 1, 2, 4, 8, ... and at the end: the first layer's weights, and histograms of all weights
+    At the start, after epochs 2, 4, 8, ... and at the end: the first layer's weights, and histograms of all weights
     and of their gradient on those first images. At all of these times but the start: the worst validation errors and
     the confusion matrix.
     """
@@ -56,7 +56,7 @@ class TensorBoardImages(BlockCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         epochs = trainer.current_epoch + 1
-        if epochs & (epochs - 1) == 0:  # a power of 2
+        if epochs > 1 and epochs & (epochs - 1) == 0:  # a power of 2
             self.draw_results(trainer, pl_module)
 
     @staticmethod
