@@ -150,19 +150,22 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_one_exactly(run:
     run("fit", *SMALL)
     (tmp_path / "kill.py").write_text(
         "import os, signal\n"
-        "from mnist_mlp.runtime.blocks import BlockCallback\n"
-        "class Kill(BlockCallback):\n"
-        "    every_n_updates = 77\n"
-        "    def on_train_batch_end(self, trainer, *args):\n"
-        "        if trainer.global_step == 77:\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from mnist_mlp.cli.main import main\n"
+        "from mnist_mlp.runtime.loss_log import LossLog\n"
+        "log = LossLog.on_train_batch_end\n"
+        "def killed(self, trainer, *args):\n"
+        "    if trainer.global_step > 70:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    log(self, trainer, *args)\n"
+        "LossLog.on_train_batch_end = killed\n"
+        "main()\n"
     )
-    often = ("--last.every_n_train_steps", 10, "--trainer.callbacks", "kill.Kill")
-    command = [sys.executable, "-m", "mnist_mlp", "fit", *map(str, (*SMALL, *often))]
+    often = ("--last.every_n_train_steps", 10)
+    command = [sys.executable, "kill.py", "fit", *map(str, (*SMALL, *often))]
     killed = subprocess.run(command, capture_output=True, check=False)
     assert killed.returncode == -9
     assert checkpoint(version=1)["global_step"] == 70
-    run("fit", "--ckpt_path", "last", "--trainer.callbacks", "null")
+    run("fit", "--ckpt_path", "last")
     assert_same_parameters(checkpoint(version=1)["state_dict"], checkpoint()["state_dict"])
 
 
