@@ -55,6 +55,8 @@ def refuse_unsupported(trainer: Trainer, pl_module: LightningModule) -> None:
     """Refuse what presupposes Lightning's own updates, or `.backward()`, with a UserError that says what to do."""
     if trainer.precision == "16-mixed":
         raise UserError("Trainer(precision=16-mixed) scales the loss of `.backward()` alone: use bf16-mixed")
+    if trainer.precision.startswith("64") and trainer.strategy.root_device.type == "mps":
+        raise UserError(f"Trainer(precision={trainer.precision}): MPS has no float64, use accelerator=cpu")
     if trainer.accumulate_grad_batches != 1:
         number = trainer.accumulate_grad_batches
         raise UserError(

@@ -58,6 +58,16 @@ def _digits_are_made_once() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides GPUs from tests that are not marked `gpu`, and from the processes that these start."""
+    if not request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True)
 def _nothing_stays_of_a_run() -> Iterator[None]:
     """Undoes what Lightning sets for the whole process: the addresses and ranks of a group, and determinism."""
     before = dict(os.environ)

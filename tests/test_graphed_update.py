@@ -12,6 +12,7 @@ import torch
 from conftest import assert_same_parameters
 from test_blocks import Run
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mnist_mlp.batches import Batches
 from mnist_mlp.gradient import GradientDescent
@@ -161,3 +162,18 @@ def test_updates_are_captured_if_the_step_reads_nothing_on_the_host(
     block = Block(batches, list(batches.index_batches())[:3])
     optimizer = optimizer([torch.nn.Parameter(torch.zeros(2))], lr=0.1, **settings)
     assert capturable(block, optimizer) == captured
+
+
+@pytest.mark.parametrize("kind", [GradientDescent, *CAPTURABLE, torch.optim.RMSprop, torch.optim.Adadelta])
+def test_captured_optimizers_read_nothing_on_the_host(kind: type) -> None:
+    """On CUDA's tensors without memory, of which no value can be read."""
+    with FakeTensorMode():
+        parameter = torch.nn.Parameter(torch.empty(3, device="cuda"))
+        optimizer = kind([parameter], lr=0.1, **({} if kind is GradientDescent else {"capturable": True}))
+        parameter.grad = torch.empty(3, device="cuda")
+        optimizer.param_groups[0]["lr"] = torch.empty((), device="cuda")
+        if kind in (GradientDescent, *CAPTURABLE):
+            optimizer.step()
+        else:
+            with pytest.raises(DataDependentOutputException):
+                optimizer.step()

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_mlp import LOSSES, MLP, Classifier, MLPClassifier, MNISTDataModule
 from mnist_mlp.gradient import GradientDescent, loss_and_gradient, sgd, trainable
-from mnist_mlp.manual_optimization import ManualOptimization
+from mnist_mlp.manual_optimization import ManualOptimization, refuse_unsupported
 from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
 from mnist_mlp.studies.report import Report
 from mnist_mlp.studies.training_runs import train_run
@@ -301,6 +301,13 @@ def test_the_logged_norm_is_the_gradients() -> None:
     model = Classifier(net, log_grad_norm=True)
     trainer.fit(model, DataLoader(images(), batch_size=160))
     assert trainer.callback_metrics["train/grad_norm"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_float64_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(precision="64-true", accelerator="cpu", logger=False)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("mps"))
+    with pytest.raises(UserError, match="MPS has no float64, use accelerator=cpu"):
+        refuse_unsupported(trainer, MLPClassifier())
 
 
 def test_accumulation_is_refused_with_its_replacement() -> None:
