@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, ReduceLROnPlatea
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_mlp import LOSSES, MLP, Classifier, MLPClassifier, MNISTDataModule
+from mnist_mlp.errors import UserError
 from mnist_mlp.gradient import GradientDescent, loss_and_gradient, sgd, trainable
 from mnist_mlp.manual_optimization import ManualOptimization, refuse_unsupported
 from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
