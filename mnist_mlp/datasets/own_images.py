@@ -118,7 +118,9 @@ def to_mnist(image: Image.Image) -> Tensor | None:
     digit = np.asarray(scaled).clip(0, None)
     digit = digit / digit.max()
     centre = [np.arange(side) @ digit.sum(axis=axis) / digit.sum() for side, axis in ((height, 1), (width, 0))]
-    top, left = np.clip([round(SIDE / 2 - mean) for mean in centre], 0, [SIDE - height, SIDE - width])
+    # That of a symmetrical digit may lie between two pixels: errors of rounding must not choose one.
+    place = [round(round(SIDE / 2 - mean, 3)) for mean in centre]
+    top, left = np.clip(place, 0, [SIDE - height, SIDE - width])
     canvas = np.zeros((SIDE, SIDE))
     canvas[top : top + height, left : left + width] = digit
     return torch.from_numpy(canvas * 255).round().byte()
