@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -122,8 +124,12 @@ def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty directory, without pictures unless asked for; gives its stdout and stderr."""
+    """Runs a command in an empty directory, without pictures unless asked for; gives its stdout and stderr.
+
+    As on a machine without a browser.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.get", Mock(side_effect=webbrowser.Error))
     capsys.readouterr()
 
     def command(*args: object) -> tuple[str, str]:

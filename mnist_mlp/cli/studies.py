@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile
 from lightning.pytorch import seed_everything
 
+from mnist_mlp.cli.draw import draw
 from mnist_mlp.cli.export import export
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.command_lines import UNUSED
@@ -28,7 +29,7 @@ def prepare_data(data: MNISTDataModule) -> None:
     print(f"mnist is ready in {raw_folder(data.hparams.data_dir)}")
 
 
-FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods, export)
+FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods, export, draw)
 STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
 # Where the defaults of `fit` would show nothing.
 DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}

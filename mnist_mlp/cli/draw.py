@@ -1,0 +1,107 @@
+"""`draw`: a page to draw digits on, with a trained network in it."""
+
+import base64
+import json
+import os
+import webbrowser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.data import MEAN, STD
+from mnist_mlp.datasets.own_images import BOX, DARK, FAINTEST, LIGHT, LONGEST, SIDE
+from mnist_mlp.errors import UserError
+from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
+
+CONSTANTS = {  # of the steps from a drawing to the network's input, which the page repeats
+    "LONGEST": LONGEST,
+    "SIDE": SIDE,
+    "BOX": BOX,
+    "FAINTEST": FAINTEST,
+    "LIGHT": LIGHT,
+    "DARK": DARK,
+    "MEAN": MEAN,
+    "STD": STD,
+}
+
+
+def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs: str = LOGS) -> None:
+    """Write a page to draw digits on, which shows their scores, and open it in the browser.
+
+    The page is one file that needs no server and no internet: the checkpoint's network is in it.
+
+    Args:
+        to: The file, FILE.html (default: draw.html in the folder of the runs).
+        ckpt_path: A path, a URL, or best or last of the newest run.
+        open: Open the page in the browser, if there is one.
+        logs: Folder of the runs.
+
+    Raises:
+        UserError: There is no such checkpoint, or the name has another ending.
+        OSError: The file cannot be written.
+    """
+    path = Path(logs, "draw.html") if to is None else Path(to).expanduser()
+    if path.suffix not in (".html", ".htm"):
+        raise UserError(f"--to {to}: give a name that ends in .html")
+    checkpoint = find_checkpoint(ckpt_path, Path(logs))
+    dataset = load_checkpoint(checkpoint)["datamodule_hyper_parameters"]["dataset"]
+    text = page_with(MLPClassifier.load_from_checkpoint(checkpoint), dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    print(f"{'checkpoint':<11} {checkpoint}\n{'written':<11} {path}, {len(text) / 1e6:.1f} MB")
+    if open and open_in_browser(path):
+        print(f"{'opened':<11} in the browser")
+
+
+def page_with(model: MLPClassifier, dataset: str) -> str:
+    """The page as HTML with a network in it, trained on the data set of that name."""
+    layers = [layer for layer in model.net.children() if not isinstance(layer, nn.Flatten)]
+    sizes = [len(layer.weight) for layer in layers if isinstance(layer, nn.Linear)]
+    units = "-".join(str(size) for size in (SIDE * SIDE, *sizes))
+    network = {
+        "about": f"{units}, {model.hparams.activation}, {model.hparams.loss}, trained on {dataset}.",
+        "loss": model.hparams.loss,
+        "constants": CONSTANTS,
+        "layers": [as_json(layer) for layer in layers],
+    }
+    template = files("mnist_mlp.display").joinpath("draw.html").read_text("utf-8")
+    # A checkpoint may come from elsewhere: no text in it may end the element and start a script.
+    return template.replace("NETWORK_AS_JSON", json.dumps(network).replace("<", r"\u003c"))
+
+
+def as_json(layer: nn.Module) -> dict[str, Any]:
+    """The name of a layer's class, which names its function in the page, and the layer's numbers."""
+    numbers: dict[str, Any] = {}
+    if isinstance(layer, nn.Linear):
+        numbers = {"weight": base64_of(layer.weight), "bias": base64_of(layer.bias)}
+    elif isinstance(layer, nn.Softplus):
+        numbers = {"beta": layer.beta, "threshold": layer.threshold}
+    return {"kind": type(layer).__name__, **numbers}
+
+
+def base64_of(values: Tensor) -> str:
+    """Numbers of any shape, float, as base64 of little-endian float32, row by row."""
+    return base64.b64encode(values.detach().numpy().astype("<f4").tobytes()).decode()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that, if that fails, is as it was."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def open_in_browser(path: Path) -> bool:
+    """Open a file in the browser. Return whether there is one, and it is none that would run in this terminal."""
+    try:
+        browser = webbrowser.get()
+        in_terminal = type(browser) is webbrowser.GenericBrowser and "BROWSER" not in os.environ
+        return not in_terminal and browser.open(path.resolve().as_uri())
+    except (webbrowser.Error, OSError):
+        return False
