@@ -3,6 +3,7 @@
 import http.server
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from mnist_mlp.cli.main import main
 # Tests run beside one another, and threads that wait for one another's cores cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all children
 ROOT = Path(__file__).parent.parent
 SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
 RUNS = Path("lightning_logs")

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, Run, assert_same_parameters, checkpoint, run_apart, scalars
+from conftest import RUNS, SMALL, Run, assert_same_parameters, checkpoint, run_apart, scalars
 from lightning.pytorch import Trainer
 
 from mnist_mlp.cli.main import main
 from mnist_mlp.runtime.last_checkpoint import LastCheckpoint
+from mnist_mlp.runtime.loss_log import LossLog
 
 processes = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 FIT = [sys.executable, "-m", "mnist_mlp", "fit"]
@@ -169,6 +171,24 @@ def test_a_signal_before_training_leaves_no_half_of_a_run(tmp_path: Path) -> Non
     assert messages.splitlines()[-1].startswith("stopped by SIGTERM")
     trained = list(tmp_path.rglob("config.yaml"))
     assert bool(list(tmp_path.rglob("*.ckpt"))) == bool(list(tmp_path.rglob("events*"))) == bool(trained)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under nohup."""
+    log = LossLog.on_train_batch_end
+
+    def interrupted(*args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        log(*args)
+
+    monkeypatch.setattr(LossLog, "on_train_batch_end", interrupted)
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run("fit", *SMALL)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert checkpoint()["global_step"] == 110
 
 
 def test_a_refused_resumption_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

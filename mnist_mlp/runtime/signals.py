@@ -29,10 +29,15 @@ def signals_as_errors() -> Iterator[None]:
 
 
 def replace_handlers(handlers: dict[signal.Signals, Any]) -> dict[signal.Signals, Any]:
-    """Set signal handlers and return the former ones; do nothing outside the main thread, which alone may set them."""
+    """Set signal handlers and return the former ones.
+
+    A signal that is ignored stays so, as SIGINT under `nohup` or in a shell's background. Outside the main thread,
+    which alone may set handlers, nothing is done.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    heeded = {signum: handler for signum, handler in handlers.items() if signal.getsignal(signum) != signal.SIG_IGN}
+    return {signum: signal.signal(signum, handler) for signum, handler in heeded.items()}
 
 
 class StopOnSignal(BlockCallback):
