@@ -72,6 +72,12 @@ def _on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture(autouse=True)
+def _warnings_for_authors_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line hides them from users; here they are errors."""
+    monkeypatch.setattr("mnist_mlp.cli.main.FOR_AUTHORS", ())
+
+
+@pytest.fixture(autouse=True)
 def _nothing_stays_of_a_run() -> Iterator[None]:
     """Undoes what Lightning sets for the whole process: the addresses and ranks of a group, and determinism."""
     before = dict(os.environ)

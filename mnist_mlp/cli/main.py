@@ -18,6 +18,7 @@ from mnist_mlp.cli.studies import STUDIES, run_study
 from mnist_mlp.errors import StoppedBySignalError, TrainingError, UserError
 from mnist_mlp.runtime.signals import signals_as_errors
 
+FOR_AUTHORS: tuple[type[Warning], ...] = (FutureWarning, DeprecationWarning)  # of libraries
 EXPECTED_WARNINGS = (
     ".*configure_optimizers` will be overridden",  # by --optimizer
     ".*could not find the monitored key",  # before the first validation
@@ -86,7 +87,7 @@ def run(args: list[str]) -> None:
 def silence_libraries() -> None:
     """Show warnings as one line each, and hide those about what is intended here."""
     warnings.showwarning = show_warning  # type: ignore[assignment]
-    for category in (FutureWarning, DeprecationWarning):  # for the authors of the libraries
+    for category in FOR_AUTHORS:
         warnings.filterwarnings("ignore", category=category)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.utils import make_grid
 
 from mnist_mlp.data import MEAN, STD, MNISTDataModule
@@ -82,9 +82,20 @@ def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
 
 
 def draw_confusion(labels: Tensor, scores: Tensor) -> Figure:
-    """Draw the confusion matrix of labels, (N,) int64, and scores of each digit, (N, 10) float."""
-    confusion = MulticlassConfusionMatrix(scores.shape[1], sync_on_compute=False)  # one process draws
-    confusion.to(labels.device).update(scores, labels)
+    """Draw the confusion matrix of labels, (N,) int64, and scores of each class, (N, classes) float.
+
+    Colours are logarithmic: a few errors must show beside many right answers.
+    """
+    counts = torch.zeros(scores.shape[1], scores.shape[1], dtype=torch.int64)
+    counts.index_put_((labels.cpu(), scores.argmax(dim=1).cpu()), torch.tensor(1), accumulate=True)
     figure = Figure(figsize=(6, 6), dpi=80, layout="constrained")
-    confusion.plot(ax=figure.add_subplot(), cmap="Blues")
+    axes = figure.add_subplot(
+        xlabel="prediction", ylabel="label", xticks=range(len(counts)), yticks=range(len(counts))
+    )
+    most = max(10, int(counts.max()))
+    axes.imshow(counts.numpy(), cmap="Blues", norm=LogNorm(1, most))
+    for label, prediction in counts.nonzero().tolist():
+        count = int(counts[label, prediction])
+        colour = "white" if count**2 > most else "black"
+        axes.text(prediction, label, f"{count}", ha="center", va="center", fontsize=8, color=colour)
     return figure
