@@ -229,9 +229,11 @@ def test_blocks_step_schedulers_at_the_same_updates(tmp_path: Path, monkeypatch:
             def configure_optimizers(self) -> Any:
                 return every_third(trainable(self.net))
 
-            def update(self, *args: Any) -> Tensor:
-                seen.setdefault(kind, []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
-                return super().update(*args)
+            def training_step(self, *args: Any) -> dict[str, Any]:
+                lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+                output = super().training_step(*args)
+                seen.setdefault(kind, []).extend(output.get("lr", [lr]))  # of a block's updates
+                return output
 
         trainer = quiet_trainer(num_sanity_val_steps=0)
         trainer.fit(Scheduled((5,)), data(source="digits", batch_size=1000))
