@@ -10,7 +10,7 @@ import pytest
 import torch
 from jsonargparse import auto_cli
 
-from mnist_mlp import benchmark
+from mnist_mlp.benchmark import ways as benchmark
 from mnist_mlp.cli.parser import Parser
 from mnist_mlp.runtime.processor import lacks_bfloat16
 

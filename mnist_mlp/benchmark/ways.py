@@ -30,7 +30,6 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from jsonargparse import auto_cli
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
@@ -41,7 +40,6 @@ from torchvision import transforms
 from mnist_mlp.batches import Batches
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.main import main as command_line
-from mnist_mlp.cli.parser import Parser
 from mnist_mlp.data import CLASSES, MEAN, STD, normalised
 from mnist_mlp.gradient import LOSSES, descend, loss_and_gradient, one_hot, sgd
 from mnist_mlp.network import MLP
@@ -205,7 +203,7 @@ def fit(setting: Setting, *options: str) -> TrainingTime:
     """The times of `fit`."""
     own = [
         "--trainer.callbacks",
-        "mnist_mlp.benchmark.TrainingTime",
+        "mnist_mlp.benchmark.ways.TrainingTime",
         "--trainer.enable_progress_bar",
         "true",
         *options,
@@ -402,9 +400,3 @@ def benchmark(
     show(seconds, setting)
     if json_file:
         json_file.write_text(json.dumps(seconds, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    from mnist_mlp import benchmark as module  # which `fit` imports TrainingTime from, not a second one
-
-    auto_cli(module.benchmark, parser_class=Parser, as_positional=False)

@@ -1,0 +1,1 @@
+"""How fast `fit` is: `python -m mnist_mlp.benchmark`."""
