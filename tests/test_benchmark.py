@@ -10,51 +10,80 @@ import pytest
 import torch
 from jsonargparse import auto_cli
 
-from mnist_mlp.benchmark import ways as benchmark
+from mnist_mlp.benchmark import growth, host_cost, setting
+from mnist_mlp.benchmark.__main__ import benchmark
+from mnist_mlp.benchmark.commands import seconds_per_update
+from mnist_mlp.benchmark.setting import Setting
 from mnist_mlp.cli.parser import Parser
+from mnist_mlp.runtime.cpu_graph import CPUGraph
 from mnist_mlp.runtime.processor import lacks_bfloat16
 
 
 def run(*words: str) -> None:
     """Runs the benchmark with options."""
-    auto_cli(benchmark.benchmark, parser_class=Parser, as_positional=False, args=list(words))
+    auto_cli(benchmark, parser_class=Parser, as_positional=False, args=list(words))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_benchmark_reports_every_way(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "TURNS", 1)
-    monkeypatch.setattr(benchmark, "IMAGES", 4000)
+    monkeypatch.setattr(setting, "IMAGES", 4000)
     sizes = ["--epochs", "1", "--batch_size", "1000", "--hidden", "[20,10]", "--device", device]
-    run(*sizes, "--json_file", str(tmp_path / "figures.json"))
+    run(*sizes, "--turns", "1", "--json_file", str(tmp_path / "figures.json"))
     printed = capsys.readouterr().out
     seconds = json.loads((tmp_path / "figures.json").read_text())
     ways = ["notebook", "plain", "plain_onednn", "lightning", "fit", "fit_with_validation", "fit_distorted", "floor"]
     ways += ["fit_command", "fit_beside_busy"]
+    commands = ["fit", "imports"]
     if device == "cpu" and lacks_bfloat16():
         assert "no fit_bf16: this processor has no bfloat16" in printed
     else:
         ways.append("fit_bf16")
-    assert seconds.keys() == {*ways, "fit command", "imports"}
+    assert seconds.keys() == {*ways, *(f"{name} command" for name in commands), "host cost per 300 updates"}
     for way in ways:
         assert re.search(rf"^{way} +[\d.e-]+ +[\d.]+ ", printed, re.M)
         assert seconds[way][0] > 0
+    rows = printed.partition("from typing to result")[2]
+    for name in commands:
+        assert re.search(rf"^{name} +[\d.e-]+ +[\d.]+ ", rows, re.M)
     assert re.search(r"^floor .* 1.00 +1.00 to 1.00$", printed, re.M)
     assert seconds["fit"] < seconds["fit_with_validation"]
     assert seconds["fit command"] > seconds["fit"]
     ratio = seconds["fit"][0] / seconds["floor"][0]
     assert re.search(rf"^fit / floor +{ratio:.2f} ", printed, re.M)
-    assert f"torch {torch.__version__}" in printed
-    assert "1 epochs, batches of 1000,\nhidden layers [20, 10], 1 turns" in printed
+    host = 1000 * seconds["host cost per 300 updates"][0]
+    assert f"host cost per 300 updates: {host:.1f} ms" in printed
+    last = " ".join(printed.splitlines()[-4:])
+    assert f"torch {torch.__version__}" in last
+    assert "1 epochs, batches of 1000, hidden layers [20, 10], 1 turns" in last
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_seconds_of_an_update_as_commands_print_them() -> None:
+    assert seconds_per_update("training    1,100 updates in 5.5 s, 4 epochs in all") == 0.005
+
+
+def test_host_cost_is_that_of_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which cost nothing: an update is captured, and none of the recorded operations repeated."""
+
+    def replay(self: CPUGraph) -> None:
+        raise AssertionError("operations are repeated")
+
+    graphs, recording = [], CPUGraph.recording
+    monkeypatch.setattr(CPUGraph, "replay", replay)
+    monkeypatch.setattr(CPUGraph, "recording", lambda self: graphs.append(self) or recording(self))
+    monkeypatch.setattr(host_cost, "DEFAULTS", Setting(2, torch.device("cpu"), 1000, (20,)))
+    host_cost.host_cost()
+    [graph] = graphs
+    assert graph.operations
 
 
 def test_growth_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"batch size": [{"batch_size": 1000}], "hidden layers": [{"hidden": (10,)}, {"hidden": (10, 10)}]}
-    monkeypatch.setattr(benchmark, "TURNS", 1)
-    monkeypatch.setattr(benchmark, "GROWTH", sizes)
-    monkeypatch.setattr(benchmark, "IMAGES", 4000)
-    run("--device", "cpu", "--growth", "true", "--epochs", "1")
+    monkeypatch.setattr(growth, "SIZES", sizes)
+    monkeypatch.setattr(setting, "IMAGES", 4000)
+    run("--device", "cpu", "--growth", "true", "--epochs", "1", "--turns", "1")
     rows = re.findall(r"^(\d+|\(.*\)) +(\S+) +(\S+) +(\S+)$", capsys.readouterr().out, re.M)
     assert [size for size, *_ in rows] == ["1000", "(10,)", "(10, 10)"]
     assert all(float(value) > 0 for _, *values in rows for value in values)
@@ -72,7 +101,9 @@ def test_fit_takes_no_more_memory_than_three_times_its_data(tmp_path: Path) -> N
     assert peaks[1] - peaks[0] <= 3 * 60_000 * 784 * 4
 
 
-@pytest.mark.parametrize("words", [["--epochs", "0"], ["--batch_size", "-1"], ["--hidden", "x"], ["--device", "tpu"]])
+@pytest.mark.parametrize(
+    "words", [["--epochs", "0"], ["--turns", "0"], ["--batch_size", "-1"], ["--hidden", "x"], ["--device", "tpu"]]
+)
 def test_bad_sizes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(*words)
