@@ -1,6 +1,7 @@
 """The benchmark: what it reports, on few images and in one turn."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from jsonargparse import auto_cli
 
 from mnist_mlp.benchmark import growth, host_cost, setting
 from mnist_mlp.benchmark.__main__ import benchmark
-from mnist_mlp.benchmark.commands import seconds_per_update
+from mnist_mlp.benchmark.commands import command, seconds_per_update
+from mnist_mlp.benchmark.peer_commands import PeerCommands
 from mnist_mlp.benchmark.setting import Setting
 from mnist_mlp.cli.parser import Parser
 from mnist_mlp.runtime.cpu_graph import CPUGraph
@@ -24,13 +26,22 @@ def run(*words: str) -> None:
     auto_cli(benchmark, parser_class=Parser, as_positional=False, args=list(words))
 
 
+def hide(modules: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the import of modules fail in other processes, as where they are not installed."""
+    for module in modules:
+        (folder / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named {module}')")
+    places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_benchmark_reports_every_way(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(setting, "IMAGES", 4000)
+    hide(["jax", "keras"], tmp_path, monkeypatch)
     sizes = ["--epochs", "1", "--batch_size", "1000", "--hidden", "[20,10]", "--device", device]
-    run(*sizes, "--turns", "1", "--json_file", str(tmp_path / "figures.json"))
+    run(*sizes, "--turns", "1", "--peers", "true", "--json_file", str(tmp_path / "figures.json"))
     printed = capsys.readouterr().out
     seconds = json.loads((tmp_path / "figures.json").read_text())
     ways = ["notebook", "plain", "plain_onednn", "lightning", "fit", "fit_with_validation", "fit_distorted", "floor"]
@@ -40,6 +51,14 @@ def test_benchmark_reports_every_way(
         assert "no fit_bf16: this processor has no bfloat16" in printed
     else:
         ways.append("fit_bf16")
+    for peer in ("jax_scan", "keras_on_jax"):
+        assert re.search(rf"^no {peer}: ModuleNotFoundError: No module named (jax|keras)$", printed, re.M)
+    if device == "cpu":
+        ways.append("scikit_learn")
+        commands.append("scikit_learn")
+        assert re.search(r"^fit / scikit_learn +[\d.]+ ", printed, re.M)
+    else:
+        assert "no scikit_learn: scikit-learn trains on a CPU only" in printed
     assert seconds.keys() == {*ways, *(f"{name} command" for name in commands), "host cost per 300 updates"}
     for way in ways:
         assert re.search(rf"^{way} +[\d.e-]+ +[\d.]+ ", printed, re.M)
@@ -58,6 +77,21 @@ def test_benchmark_reports_every_way(
     assert f"torch {torch.__version__}" in last
     assert "1 epochs, batches of 1000, hidden layers [20, 10], 1 turns" in last
     assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_peers_do_the_same_work() -> None:
+    """Two epochs bring the accuracy on the validation images near the 80 % that `fit` then has."""
+    commands = PeerCommands(Setting(2, torch.device("cpu"), 200, (20,)))
+    assert "scikit_learn" in commands.peers
+    for peer in commands.peers:
+        _, output = commands.run(peer)
+        assert re.fullmatch(r"550 updates in [\d.]+ s, accuracy [\d.]+%\n", output)
+        assert float(output.split()[-1].rstrip("%")) > 70
+
+
+def test_peers_load_no_torch() -> None:
+    code = "import sys, mnist_mlp.benchmark.peers.work; print({'torch', 'lightning'} & {*sys.modules})"
+    assert command("-c", code)[1] == "set()\n"
 
 
 def test_seconds_of_an_update_as_commands_print_them() -> None:

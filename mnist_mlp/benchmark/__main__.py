@@ -1,7 +1,7 @@
 """`python -m mnist_mlp.benchmark`: its options."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from jsonargparse.typing import PositiveInt
 from mnist_mlp.benchmark.commands import fit_commands
 from mnist_mlp.benchmark.growth import show_growth
 from mnist_mlp.benchmark.host_cost import host_cost
+from mnist_mlp.benchmark.peer_commands import PeerCommands
 from mnist_mlp.benchmark.report import show
 from mnist_mlp.benchmark.setting import Setting
 from mnist_mlp.benchmark.turns import take_turns
@@ -29,6 +30,7 @@ def benchmark(
     batch_size: PositiveInt = 200,
     hidden: Sequence[PositiveInt] = (500,),
     turns: PositiveInt = 5,
+    peers: bool = False,
     growth: bool = False,
     json_file: Path | None = None,
 ) -> None:
@@ -40,6 +42,7 @@ def benchmark(
         batch_size: Images per update.
         hidden: Units of each hidden layer, as '[500]'.
         turns: Times that each way is measured.
+        peers: Also scikit-learn, and JAX and Keras where pip install -e '.[peers]' has brought them.
         growth: Only time fit and the floor, as batch size, width and depth grow.
         json_file: File for each way's seconds, one per turn.
     """
@@ -50,7 +53,9 @@ def benchmark(
     fit(setting)  # warms up
     if slow_bfloat16(setting):
         print("no fit_bf16: this processor has no bfloat16, whose emulation is slow")
-    rounds = [partial(ways, setting), partial(fit_commands, setting), host_cost]
+    rounds: list[Callable[[], dict[str, float]]] = [partial(ways, setting), partial(fit_commands, setting), host_cost]
+    if peers:
+        rounds.append(PeerCommands(setting))
     seconds = take_turns(rounds, turns)
     show(seconds, setting)
     if json_file:

@@ -23,7 +23,7 @@ def command(*words: str) -> tuple[float, str]:
 
 
 def seconds_per_update(output: str) -> float:
-    """The mean time of an update, from the line that `fit` prints at its end."""
+    """The mean time of an update, from the line that `fit` and the peers print at their end."""
     found = re.search(r"(\d+) updates in ([\d.]+) s", output.replace(",", ""))
     assert found, output
     return float(found[2]) / int(found[1])

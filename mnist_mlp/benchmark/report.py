@@ -19,6 +19,9 @@ RATIOS = (
     ("fit", "floor"),
     ("fit_distorted", "fit"),
     ("fit_beside_busy", "fit_command"),
+    ("fit", "scikit_learn"),
+    ("fit", "jax_scan"),
+    ("fit", "keras_on_jax"),
 )
 COMMAND = " command"  # the end of a whole process's name
 HOST_COST = "host cost per 300 updates"
@@ -34,8 +37,9 @@ def show(seconds: Seconds, setting: Setting) -> None:
         print(f"{way:<21}{medians[way]:>9.3g}{ratio:>10.2f}   {bounds}")
     print(f"{'ratio':<30}{'median':>10}   lowest to highest")
     for way, other in RATIOS:
-        ratio, bounds = spread(seconds, way, other)
-        print(f"{f'{way} / {other}':<30}{ratio:>10.2f}   {bounds}")
+        if other in seconds:
+            ratio, bounds = spread(seconds, way, other)
+            print(f"{f'{way} / {other}':<30}{ratio:>10.2f}   {bounds}")
     print(f"{'from typing to result':<21}{'s':>9}{'fit / it':>10}   lowest to highest")
     for way in commands:
         ratio, bounds = spread(seconds, "fit command", way)
