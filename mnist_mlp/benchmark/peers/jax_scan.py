@@ -67,5 +67,5 @@ for _ in range(job.epochs):
     parameters, losses = compiled(parameters, x, y, draw_order())
 jax.block_until_ready(parameters)
 seconds = time.perf_counter() - started
-accuracy = (network(parameters, job.x_val).argmax(axis=1) == job.y_val.argmax(axis=1)).mean()
+accuracy = (network(parameters, jnp.asarray(job.x_val)).argmax(axis=1) == job.y_val.argmax(axis=1)).mean()
 show(len(losses) * job.epochs, seconds, float(accuracy))
