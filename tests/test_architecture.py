@@ -147,6 +147,6 @@ def test_the_update_stands_once() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=show)
 def test_no_optimizer_of_torch_does_the_update(path: Path) -> None:
-    """None is made: cuda_graph.py only asks whether the user's is one."""
+    """None is made: graphed_update.py only asks whether the user's is one."""
     calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not any(ast.unparse(function).split(".")[-1] in ("SGD", "Adam", "AdamW") for function in calls)
