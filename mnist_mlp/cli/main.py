@@ -20,6 +20,7 @@ from mnist_mlp.runtime.signals import signals_as_errors
 
 FOR_AUTHORS: tuple[type[Warning], ...] = (FutureWarning, DeprecationWarning)  # of libraries
 EXPECTED_WARNINGS = (
+    "The `srun` command is available",  # as on any login node
     ".*configure_optimizers` will be overridden",  # by --optimizer
     ".*could not find the monitored key",  # before the first validation
     "Using ModelCheckpoint with manual optimization",  # a checkpoint holds the parameters after its update
