@@ -30,7 +30,9 @@ def main() -> None:
     if usual is signal.default_int_handler:  # and not ignored, as under nohup
         signal.signal(signal.SIGINT, interrupt)
     adapt_to_load()
-    gc.disable()  # it goes through all that is imported again and again, and once more at the end: 40 % of the time
+    # The garbage collector would go through all that is imported, again and again and once more at the end: 40 % of
+    # the time of a Python that does nothing but these imports.
+    gc.disable()
     from mnist_mlp.cli.main import main as run
 
     gc.freeze()

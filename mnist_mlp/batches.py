@@ -54,6 +54,11 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.images) // self.whole_batch_size)
 
+    @property
+    def full_batches(self) -> int:
+        """How many batches of an epoch have the whole size; at most one more is smaller."""
+        return len(self.images) // self.whole_batch_size
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return map(self.gather, self.index_batches())
 

@@ -66,7 +66,8 @@ class Classifier(LightningModule):
         self.net = net
         self.loss_fn = LOSSES[loss]
         self.evaluation = Evaluation(self.loss_fn)
-        self.register_buffer("grad_norm", torch.zeros(()), persistent=False)
+        if log_grad_norm:
+            self.register_buffer("grad_norm", torch.zeros(()), persistent=False)
 
     def configure_callbacks(self) -> list[Callback]:
         """Let Lightning read settings that it ignores in manual optimization, which begins as the fit starts."""

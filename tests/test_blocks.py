@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_same_parameters
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, EvaluationBatches
-from mnist_mlp.runtime.blocks import Block, Blocks
+from mnist_mlp.runtime.blocks import Block, BlockCallback, Blocks
 from mnist_mlp.runtime.fast_training import FastClassifier
 
 IMAGES, BATCH_SIZE = 1003, 10  # 101 updates an epoch, the last from 3 images
@@ -187,3 +187,34 @@ def test_a_callback_that_acts_on_updates_gets_every_one(tmp_path: Path) -> None:
     assert len(run.steps) == 101
     lrs = [metrics["lr-GradientDescent"] for _, metrics in run.seen.metrics if "lr-GradientDescent" in metrics]
     assert lrs == pytest.approx([0.1 / 25**0.5, 0.1 / 50**0.5, 0.1 / 75**0.5, 0.1 / 100**0.5])
+
+
+class SaveAt(BlockCallback, Checkpoint):
+    """Saves after one of the updates, where blocks end for other reasons."""
+
+    def __init__(self, update: int, path: Path) -> None:
+        self.update, self.path = update, path
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.update:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("stop", [90, 100, 101])  # before the last, smaller batch of the epoch, and after it
+def test_a_run_resumed_near_the_end_of_an_epoch_makes_every_update(stop: int, tmp_path: Path) -> None:
+    path = tmp_path / "saved.ckpt"
+    whole = Run(tmp_path, True, {}, val_check_interval=30, callbacks=(SaveAt(stop, path),))
+    resumed = Run(tmp_path, True, {}, val_check_interval=30, ckpt_path=str(path))
+    assert resumed.trainer.global_step == whole.trainer.global_step == 202
+    assert_same_parameters(resumed.model.state_dict(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize(("before", "after"), [(50, 20), (1000, 10), (0, 25), (20, 50), (25, 0)])
+def test_a_resumed_run_may_log_at_other_intervals(before: int, after: int, tmp_path: Path) -> None:
+    stopped = Run(tmp_path, True, {}, log_every_n_steps=before, max_steps=137, save={"every_n_train_steps": 137})
+    path = stopped.saver.best_model_path
+    resumed = Run(tmp_path, True, {}, log_every_n_steps=after, ckpt_path=path)
+    points = [step for step, values in resumed.seen.metrics if "train/loss" in values]
+    assert points == (
+        [step - 1 for step in range(1, 202) if step > 137 and step % after == 0] + [201] if after else []
+    )

@@ -5,20 +5,24 @@ that was baked in, a tensor that was replaced, a value read on the host.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import assert_same_parameters
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelPruning
 from test_blocks import Run
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.optim.lr_scheduler import LinearLR
 
 from mnist_mlp.batches import Batches
 from mnist_mlp.gradient import GradientDescent
 from mnist_mlp.runtime.blocks import Block
 from mnist_mlp.runtime.cpu_graph import CPUGraph
-from mnist_mlp.runtime.fast_training import FastClassifier
+from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
 from mnist_mlp.runtime.graphed_update import CAPTURABLE, GraphedUpdate, capturable
 
 
@@ -79,14 +83,21 @@ def test_replays_are_the_updates(
 
 
 @pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}])
-@pytest.mark.parametrize("scheduler", ["LinearLR", "OneCycleLR"])  # which changes the momentum too
+@pytest.mark.parametrize("scheduler", ["LinearLR", "OneCycleLR", "SequentialLR"])  # the latter two change the momentum
 def test_replays_are_the_updates_of_other_rules(
     scheduler: str, settings: dict[str, Any], tmp_path: Path, replays: list[CPUGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def configure_optimizers(self: FastClassifier) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, fused=True, **settings)
         kind: Any = getattr(torch.optim.lr_scheduler, scheduler)
-        rule = kind(optimizer, total_iters=50) if scheduler == "LinearLR" else kind(optimizer, 0.1, total_steps=303)
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR
+        rule = {
+            "LinearLR": lambda: kind(optimizer, total_iters=50),
+            "OneCycleLR": lambda: kind(optimizer, 0.1, total_steps=303),
+            "SequentialLR": lambda: kind(
+                optimizer, [LinearLR(optimizer), one_cycle(optimizer, 0.1, total_steps=303)], milestones=[50]
+            ),
+        }[scheduler]()
         return [optimizer], [{"scheduler": rule, "interval": "step"}]
 
     monkeypatch.setattr(FastClassifier, "configure_optimizers", configure_optimizers)
@@ -113,7 +124,7 @@ def test_a_value_that_is_baked_in_shows(tmp_path: Path, monkeypatch: pytest.Monk
 
     def next_update(self: GraphedUpdate) -> None:
         indices = self.indices.index_select(0, self.k).squeeze(0)
-        self.losses.index_copy_(0, self.k, self.update(self.batches.gather(indices), self.optimizer).view(1))
+        self.losses.index_copy_(0, self.k, self.module.update(self.batches.gather(indices), self.optimizer).view(1))
         self.k += 1
 
     monkeypatch.setattr(GraphedUpdate, "next_update", next_update)
@@ -161,6 +172,8 @@ def test_updates_are_captured_if_the_step_reads_nothing_on_the_host(
     batches = Batches(torch.zeros(20, 3), torch.zeros(20, 2), 5, seed=0)
     block = Block(batches, list(batches.index_batches())[:3])
     optimizer = optimizer([torch.nn.Parameter(torch.zeros(2))], lr=0.1, **settings)
+    assert capturable(block, optimizer) == (captured and isinstance(optimizer, GradientDescent | torch.optim.SGD))
+    batches.images = SimpleNamespace(device=torch.device("cuda"))
     assert capturable(block, optimizer) == captured
 
 
@@ -177,3 +190,27 @@ def test_captured_optimizers_read_nothing_on_the_host(kind: type) -> None:
         else:
             with pytest.raises(DataDependentOutputException):
                 optimizer.step()
+
+
+def test_pruning_in_mid_run_is_heeded(tmp_path: Path, replays: list[CPUGraph]) -> None:
+    """Which puts masks into the network that the captured update does not know."""
+    ends = []
+    for in_blocks in (False, True):
+        pruning = ModelPruning("l1_unstructured", parameter_names=["weight"], amount=0.3, verbose=0)
+        ends.append(Run(tmp_path, in_blocks, {}, callbacks=(pruning,), max_epochs=3).model.state_dict())
+    assert replays
+    assert_same_parameters(*ends)
+
+
+def test_a_subclass_has_its_updates_one_by_one(tmp_path: Path, replays: list[CPUGraph]) -> None:
+    made = []
+
+    class Counting(FastClassifier):
+        def update(self, *args: Any) -> Tensor:
+            made.append(1)
+            return super().update(*args)
+
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(Counting((5,)), FastDataModule(source="digits", batch_size=1000))
+    assert len(made) == 55
+    assert not replays

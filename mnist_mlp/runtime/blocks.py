@@ -63,12 +63,13 @@ class Blocks:
             yield from self.batches
             return
         indices = self.batches.index_batches()
-        while block := list(islice(indices, self.updates_until_next_event())):
-            size = len(block[0])
-            for part in ([each for each in block if len(each) == size], [each for each in block if len(each) != size]):
-                if part:
-                    count_batches(self.trainer, len(part) - 1)
-                    yield Block(self.batches, part)
+        for first in indices:
+            # A smaller batch makes a block of its own, and is not drawn before: checkpoints hold how many are drawn.
+            alike = max(0, self.batches.full_batches - self.batches.position)
+            more = islice(indices, min(alike, self.updates_until_next_event() - 1))
+            block = [first, *more]
+            count_batches(self.trainer, len(block) - 1)
+            yield Block(self.batches, block)
 
     def updates_until_next_event(self) -> int:
         """Number of batches until the trainer must act."""

@@ -1,6 +1,8 @@
 """A CPU's counterpart of a CUDA graph: torch's operations, recorded once and repeated on the same memory.
 
-A repetition allocates nothing, builds no autograd graph, and computes the same bits.
+A repetition allocates next to nothing, builds no autograd graph, and computes the same bits. It knows what the
+updates of our own network do, and no more: random operations, results whose size depends on values, and tensors made
+from Python's numbers are not for it.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,7 +49,7 @@ def repetition(operation: Any, args: Any, kwargs: Any, result: Any) -> Callable[
 
     def copied() -> None:
         results = operation(*args, **kwargs)
-        for place, new in zip(places, (results,) if isinstance(results, Tensor) else results, strict=True):
+        for place, new in zip(places, (results,) if isinstance(results, Tensor) else tensors(results), strict=True):
             place.copy_(new)
 
     return copied

@@ -6,14 +6,26 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiplicativeLR,
+    MultiStepLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.evaluation import Batch
+from mnist_mlp.network import MLP
 from mnist_mlp.runtime.blocks import Block, Blocks
 from mnist_mlp.runtime.graphed_update import GraphedUpdate, at_least_float32, capturable
 from mnist_mlp.runtime.internals import count_steps
@@ -21,11 +33,14 @@ from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.runtime.processor import lacks_bfloat16, touch_constants
 from mnist_mlp.runtime.signals import StopOnSignal
+from mnist_mlp.schedules import PerUpdate, Plateau
 
-
-def schedules_momentum(config: LRSchedulerConfig) -> bool:
-    """Whether a scheduler changes more of the optimizer's settings than the step size."""
-    return isinstance(config.scheduler, CyclicLR | OneCycleLR) and config.scheduler.cycle_momentum
+SCHEDULERS = (  # which change the step size and no other setting of the optimizer
+    PerUpdate,
+    Plateau,
+    *(ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LambdaLR, LinearLR, MultiStepLR),
+    *(MultiplicativeLR, PolynomialLR, ReduceLROnPlateau, StepLR),
+)
 
 
 class FastDataModule(MNISTDataModule):
@@ -67,18 +82,27 @@ class FastClassifier(MLPClassifier):
         first = batch_idx + 1 - len(block)
         optimizer = self.trainer.optimizers[0]  # Lightning's wrapper of it takes 80 µs a step
         failed = self.graph is not None and self.graph.failed  # which it would again
-        constant = not any(map(schedules_momentum, self.trainer.lr_scheduler_configs))  # but for the step size
         if self.graph and self.graph.fits(block) and not failed:
             lrs = self.step_sizes(block, first)
             output = {"loss": self.graph.replay(block, lrs), "lr": lrs}
-        elif constant and capturable(block, optimizer) and not failed:
-            self.graph = GraphedUpdate(self.update, optimizer, block)
+        elif self.is_plain() and capturable(block, optimizer) and not failed:
+            self.graph = None  # its memory is free for the new one
+            self.graph = GraphedUpdate(self, optimizer, block)
             lrs = self.step_sizes(block, first)
             output = {"loss": self.graph.capture(block, lrs), "lr": lrs}
         else:
             output = self.run_updates(block, first, optimizer)
         count_steps(self.trainer, len(block))
         return output
+
+    def is_plain(self) -> bool:
+        """Whether an update is what it is here, and differs from the next one by batch and step size alone.
+
+        A subclass's may do more than a graph repeats, and so may another network.
+        """
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        own = type(self) is FastClassifier and type(self.net) is MLP
+        return own and all(type(scheduler) in SCHEDULERS for scheduler in schedulers)
 
     def step_sizes(self, block: Block, first: int) -> list[float]:
         """The step size of each update of a block, the first of which is number `first` of the epoch."""

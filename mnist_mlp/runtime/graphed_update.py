@@ -1,11 +1,12 @@
 """Updates replayed from a graph: one is captured, and repeated without all that its Python does again and again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import ASGD, SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
@@ -23,12 +24,13 @@ def capturable(block: Block, optimizer: Optimizer) -> bool:
 
     The optimizer's step must read nothing on the host: ours, a fused SGD, and those of CAPTURABLE with their flag set;
     RMSprop, Adadelta and Rprop read the step size whatever their flag. The checks that `detect_anomaly` and
-    `deterministic` add read on the host too. oneDNN's tensors have no memory of their own to be written to.
+    `deterministic` add read on the host too. On a CPU oneDNN's tensors have no memory of their own to be written to,
+    and other optimizers step by a double γ, which a captured one has not.
     """
     batches, device = block.batches, block.batches.images.device.type
     if device not in ("cuda", "cpu") or len(block.indices[0]) < batches.whole_batch_size:
         return False
-    if device == "cpu" and onednn_is_faster():
+    if device == "cpu" and (onednn_is_faster() or not isinstance(optimizer, GradientDescent | SGD)):
         return False
     if dist.is_available() and dist.is_initialized():
         return False
@@ -39,13 +41,17 @@ def capturable(block: Block, optimizer: Optimizer) -> bool:
     return len(optimizer.param_groups) == 1 and (isinstance(optimizer, GradientDescent) or bool(group.get(flag)))
 
 
-def constants(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Settings of an optimizer's groups besides their step size, and which of their parameters are trained."""
-    return [
+def constants(module: LightningModule, optimizer: Optimizer) -> list[Any]:
+    """Whatever a captured update takes as it was: settings of the optimizer and of clipping, and places of tensors."""
+    settings = [
         {name: value for name, value in group.items() if name not in ("params", "lr")}
         | {"trained": [parameter.requires_grad for parameter in group["params"]]}
         for group in optimizer.param_groups
     ]
+    places = {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
+    modes = [each.training for each in module.modules()]
+    clipping = module.trainer.gradient_clip_val, module.trainer.gradient_clip_algorithm
+    return [settings, places, modes, clipping]
 
 
 def at_least_float32(precision: torch.dtype) -> torch.dtype:
@@ -59,14 +65,12 @@ class GraphedUpdate:
     On CUDA a replay costs the host some microseconds in place of launching every kernel; on a CPU it saves autograd's
     work and new memory. The graph reads what lies at its addresses: the numbers of each update's images, its step size
     (of the parameters' precision, as an eager update has it), and how many updates of the block have been made, which
-    it counts itself. `update` makes one update from a batch and returns the loss.
+    it counts itself. `module.update` makes one update from a batch and returns the loss.
     """
 
-    def __init__(
-        self, update: Callable[[tuple[Tensor, Tensor], Optimizer], Tensor], optimizer: Optimizer, block: Block
-    ) -> None:
-        self.update, self.optimizer, self.batches = update, optimizer, block.batches
-        self.constants = constants(optimizer)
+    def __init__(self, module: LightningModule, optimizer: Optimizer, block: Block) -> None:
+        self.module, self.optimizer, self.batches = module, optimizer, block.batches
+        self.constants = constants(module, optimizer)
         device, precision = block.batches.images.device, optimizer.param_groups[0]["params"][0].dtype
         self.indices = torch.zeros(LONGEST_ON_CUDA, len(block.indices[0]), dtype=torch.int64, device=device)
         self.lrs = torch.zeros(LONGEST_ON_CUDA, dtype=precision, device=device)
@@ -114,7 +118,7 @@ class GraphedUpdate:
         current.wait_stream(self.stream)
 
     def recording(self) -> Any:
-        """The context in which operations are captured, and not carried out."""
+        """The context in which operations are captured, and change nothing."""
         if self.on_cuda:  # kernels that are new to the process may have to be loaded, which "relaxed" allows
             return torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="relaxed")
         return self.graph.recording()
@@ -125,7 +129,7 @@ class GraphedUpdate:
         lr, group["lr"] = group["lr"], self.lrs.index_select(0, self.k).squeeze()
         try:
             indices = self.indices.index_select(0, self.k).squeeze(0)
-            loss = self.update(self.batches.gather(indices), self.optimizer)
+            loss = self.module.update(self.batches.gather(indices), self.optimizer)
         finally:
             group["lr"] = lr  # a number again
         self.losses.index_copy_(0, self.k, loss.to(self.losses.dtype).view(1))
@@ -134,7 +138,7 @@ class GraphedUpdate:
     def fits(self, block: Block) -> bool:
         """Whether the updates from a block are replays of the captured one."""
         same_batches = block.batches is self.batches and len(block.indices[0]) == self.indices.shape[1]
-        return same_batches and constants(self.optimizer) == self.constants
+        return same_batches and constants(self.module, self.optimizer) == self.constants
 
     def load(self, block: Block, lrs: list[float]) -> None:
         """Put the images' numbers and the step sizes of a block where the graph reads them."""

@@ -47,7 +47,8 @@ class LossLog(BlockCallback):
         """Write a point for each multiple of `every` that the updates have reached, and forget their losses."""
         losses = self.finite_losses(trainer, pl_module)
         before = trainer.global_step - len(losses)  # updates before those
-        ends = range(before - before % every + every, trainer.global_step + 1, every)
+        known = trainer.global_step - len(self.lrs)  # and before those whose step size is known
+        ends = range(known - known % every + every, trainer.global_step + 1, every)
         parts = losses.tensor_split([end - before for end in ends])
         for end, part in zip(ends, parts[:-1], strict=True):
             self.write_point(trainer, part.mean(), end)
@@ -77,7 +78,7 @@ class LossLog(BlockCallback):
             self.write_point(trainer, losses.mean(), trainer.global_step)
 
     def write_point(self, trainer: Trainer, loss: Tensor, updates: int) -> None:
-        """Write a mean loss, and the step size, after so many updates; Lightning does so later, at a block's end.
+        """Write a mean loss, and the step size, after so many updates; Lightning's `log` knows only a block's end.
 
         A point of TensorBoard's takes 55 to 84 µs, so the step size has no point of its own for each update.
         """
@@ -90,7 +91,7 @@ class LossLog(BlockCallback):
                 logger.log_metrics(values, updates - 1)
 
     def finite_losses(self, trainer: Trainer, pl_module: LightningModule) -> Tensor:
-        """The gathered losses, (n,) float on the CPU; one that is not finite ends the run."""
+        """The gathered losses, (n,) float on the CPU. One that is not finite is a TrainingError."""
         losses = torch.cat(self.losses).cpu() if self.losses else torch.zeros(0)
         finite = losses.isfinite()
         if not finite.all():
