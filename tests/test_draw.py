@@ -3,19 +3,16 @@
 import base64
 import io
 import shutil
-import subprocess
-import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, RUNS, SMALL, Error, Run
+from conftest import RUNS, SMALL, Error, Run
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -328,13 +325,3 @@ def test_mistakes(words: tuple[object, ...], part: str, error: Error) -> None:
 def test_a_page_that_cannot_be_written_leaves_nothing(logs: Path, tmp_path: Path, error: Error) -> None:
     (tmp_path / "page.html").mkdir()
     assert "page.html" in error("draw", "--logs", logs, "--to", "page.html")
-
-
-def test_the_wheel_has_the_page(tmp_path: Path) -> None:
-    for name in ("mnist_mlp", "pyproject.toml", "README.md", "LICENSE"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-        copy(ROOT / name, tmp_path / name)
-    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
-    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True)
-    [wheel] = tmp_path.glob("*.whl")
-    assert "mnist_mlp/display/draw.html" in ZipFile(wheel).namelist()
