@@ -376,10 +376,10 @@ def test_file_that_is_no_checkpoint(command: str, kind: str, trained: Path, erro
 @pytest.mark.parametrize(
     ("key", "value", "part"),
     [
-        ("loss", "hinge", "--model.loss: must be one of"),
-        ("hidden", "abc", "--model.hidden: must be a list"),
+        ("loss", "hinge", "--ckpt_path changed.ckpt: loss: must be one of"),
+        ("hidden", "abc", "--ckpt_path changed.ckpt: hidden: must be a list"),
         ("hidden", [30], "its parameters are not of the network it names"),
-        ("lr", -1.0, "--model.lr: must be >0"),
+        ("lr", -1.0, "--ckpt_path changed.ckpt: lr: must be >0"),
     ],
 )
 def test_checkpoint_whose_settings_do_not_fit(key: str, value: object, part: str, trained: Path, error: Error) -> None:

@@ -30,6 +30,7 @@ from mnist_mlp.display.drawings import draw_errors
 from mnist_mlp.display.progress import ClosingSummary, EpochLines
 from mnist_mlp.display.tensorboard import HyperparametersTable, TensorBoardImages
 from mnist_mlp.errors import UserError
+from mnist_mlp.runtime.checkpoint_form import check_state_of_training
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
 from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
 from mnist_mlp.runtime.last_checkpoint import AtomicCheckpointIO, LastCheckpoint
@@ -145,8 +146,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check the settings, and fit those that depend on one another."""
         config = self.config[self.subcommand]
-        config.ckpt_path = self.checkpoint_path
         if self.subcommand == "fit":
+            config.ckpt_path = self.checkpoint_path  # the other commands have its parameters in the model
             lr = self.checkpoint["hyper_parameters"]["lr"] if self.checkpoint else None
             check_settings(config, lr, lr_is_given=any(word.split("=")[0] == "--model.lr" for word in self.words))
         else:
@@ -196,11 +197,11 @@ class CLI(LightningCLI):
             self.model.load_state_dict(self.checkpoint["state_dict"])
         except RuntimeError:
             raise UserError(f"{path}: its parameters are not of the network it names") from None
-        optimizers, schedulers = self.model.configure_optimizers()
-        states = [each.state_dict() for each in optimizers], [each["scheduler"].state_dict() for each in schedulers]
-        saved = self.checkpoint.get("optimizer_states", []), self.checkpoint.get("lr_schedulers", [])
-        if self.subcommand == "fit" and state_names(*states) != state_names(*saved):
-            raise UserError(f"{path}: another --optimizer or --lr_scheduler trained it: give the same")
+        if self.subcommand == "fit":
+            try:
+                check_state_of_training(self.checkpoint, self.trainer, self.model)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
         if self.trainer.is_global_zero:
             print("checkpoint:", self.checkpoint_path, file=sys.stderr)
 
@@ -286,8 +287,3 @@ def settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if mnist_exists(data["data_dir"]):  # else the checkpoint may come from another machine
         settings["data.data_dir"] = data["data_dir"]
     return settings
-
-
-def state_names(optimizers: list[dict[str, Any]], schedulers: list[dict[str, Any]]) -> list[set[str]]:
-    """The names in the states of optimizers and schedulers, which differ from one kind to another."""
-    return [set(state["param_groups"][0]) for state in optimizers] + [set(state) for state in schedulers]

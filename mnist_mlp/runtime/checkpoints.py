@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.migration import migrate_checkpoint
+from torch import Tensor
 
+from mnist_mlp.arguments import check_arguments
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import UserError
@@ -89,9 +92,37 @@ def load_checkpoint(path: str, to_resume: bool = False) -> dict[str, Any]:
         raise UserError(f"--ckpt_path {path}: not a checkpoint, or damaged ({damaged})")
     if not holds(checkpoint, {"state_dict": set(), **SETTINGS}):
         raise UserError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
+    try:
+        check_settings(checkpoint)
+    except UserError as error:
+        raise UserError(f"--ckpt_path {path}: {error}") from None
     if to_resume and not holds(checkpoint, STATE_OF_TRAINING):
         raise UserError(f"--ckpt_path {path}: it holds parameters alone and no state of training to go on with")
     return checkpoint
+
+
+def check_settings(checkpoint: dict[str, Any]) -> None:
+    """Check the version, the settings and the parameters in a checkpoint, which every command needs.
+
+    Raises:
+        UserError: Says which is not as `fit` saves it.
+    """
+    try:
+        migrate_checkpoint(checkpoint)
+    except Exception as error:  # of any kind, over whatever it meets
+        raise UserError(f"Lightning cannot read it ({type(error).__name__}: {error})") from error
+    data = checkpoint["datamodule_hyper_parameters"]
+    for owner, settings in (
+        (MLPClassifier, checkpoint["hyper_parameters"]),
+        (MNISTDataModule, data),
+        (MNISTDataModule, {"source": data["dataset"]}),
+    ):
+        check_arguments(owner, settings)
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise UserError(f"state_dict.{name} is no tensor of floating-point numbers")
+        if not value.isfinite().all():
+            raise UserError(f"state_dict.{name} has infinite or NaN parameters: the run had diverged")
 
 
 def holds(checkpoint: Any, needed: Mapping[str, Collection[str]]) -> bool:

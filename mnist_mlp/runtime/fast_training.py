@@ -32,6 +32,7 @@ from mnist_mlp.runtime.internals import count_steps
 from mnist_mlp.runtime.loss_log import LossLog
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.runtime.processor import lacks_bfloat16, touch_constants
+from mnist_mlp.runtime.resumption import Resumption
 from mnist_mlp.runtime.signals import StopOnSignal
 from mnist_mlp.schedules import PerUpdate, Plateau
 
@@ -53,22 +54,17 @@ class FastDataModule(MNISTDataModule):
 class FastClassifier(MLPClassifier):
     """`MLPClassifier` that makes a block of its updates in one training step, and can be stopped at any moment."""
 
-    own_callbacks = (*MLPClassifier.own_callbacks, LossLog, StopOnSignal)
+    own_callbacks = (*MLPClassifier.own_callbacks, LossLog, Resumption, StopOnSignal)
     graph: GraphedUpdate | None
-    restored_metrics: dict[str, Tensor]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.graph, self.restored_metrics = None, {}
+        self.graph = None
         use_onednn(self.net)
         touch_constants()
         precision, on_cpu = self.trainer.precision, self.trainer.strategy.root_device.type == "cpu"
         if precision.startswith("bf16") and on_cpu and lacks_bfloat16():
             rank_zero_warn(f"{precision}: this processor has no bfloat16, 32-true is faster")
-
-    def on_train_start(self) -> None:
-        self.trainer.callback_metrics.update(self.restored_metrics)
-        super().on_train_start()
 
     def training_step(self, block: Block | Batch, batch_idx: int) -> dict[str, Any]:
         """One update per batch of a block. Returns their n losses, (n,) float, and their n step sizes."""
@@ -129,28 +125,3 @@ class FastClassifier(MLPClassifier):
 
     def on_train_end(self) -> None:
         self.graph = None
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the newest metrics: an epoch's validation may be over while its schedule's step is still to come."""
-        checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fix two things that Lightning does not resume.
-
-        It counts an epoch cut short by `max_steps` or `max_time` as processed and would skip the rest of its images.
-        And it restores the old step size where a new `lr` is given, which is how practitioners continue a run.
-        """
-        if "loops" not in checkpoint:  # parameters alone, to be evaluated
-            return
-        self.restored_metrics = {name: torch.tensor(value) for name, value in checkpoint.get("metrics", {}).items()}
-        loop = checkpoint["loops"]["fit_loop"]
-        if not loop["epoch_loop.batch_progress"]["is_last_batch"]:
-            for progress in (loop["epoch_progress"]["current"], loop["epoch_progress"]["total"]):
-                progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
-        if checkpoint["hyper_parameters"]["lr"] != self.hparams.lr:
-            for state in checkpoint.get("optimizer_states", []):
-                for group in state["param_groups"]:
-                    group["lr"] = self.hparams.lr
-            for state in checkpoint.get("lr_schedulers", []):
-                if "base_lrs" in state:  # a rule's γ_0
-                    state["base_lrs"] = [self.hparams.lr] * len(state["base_lrs"])

@@ -23,9 +23,11 @@ class LossLog(BlockCallback):
         TrainingError: A loss or a parameter is not finite.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def __init__(self) -> None:
         self.losses: list[Tensor] = []  # of the updates since the last point, in parts
         self.lrs: list[float] = []  # of the same updates, except for those before a resumption
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if pl_module.hparams.log_grad_norm:  # which is known for the newest update alone
             self.every_n_updates = trainer.log_every_n_steps
 
@@ -60,7 +62,7 @@ class LossLog(BlockCallback):
         return {"losses": [losses.cpu() for losses in self.losses]}
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        self.losses = list(state["losses"])
+        self.losses = [torch.cat([torch.zeros(0), *state["losses"]])]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to save a run that has diverged; write all points, so that a resumed run only adds later ones."""
