@@ -4,11 +4,22 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from mnist_mlp.openmp import adapt_to_load
 
 LOADING = "loading torch and Lightning ..."  # importing them takes a few seconds
+
+
+def open_closed_streams() -> None:
+    """Lead the standard streams that a shell has closed, as by `>&-`, to nowhere.
+
+    Else the next file to be opened would take the stream's number, and what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the program ends
 
 
 def show(text: str) -> None:
@@ -25,6 +36,7 @@ def interrupt(signum: int, frame: object) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    open_closed_streams()
     show(LOADING)
     usual = signal.getsignal(signal.SIGINT)
     if usual is signal.default_int_handler:  # and not ignored, as under nohup

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import LBFGS
+from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist_mlp.errors import UserError
 
@@ -48,6 +49,13 @@ class ManualOptimization(Callback):
             raise UserError("LBFGS needs several gradients per update: choose an optimizer that needs one")
         if any(config.reduce_on_plateau and config.interval == "step" for config in trainer.lr_scheduler_configs):
             raise UserError("a scheduler that monitors a metric goes by epochs: leave out its interval")
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, OneCycleLR) and config.interval == "step":
+                steps, updates = config.scheduler.total_steps, trainer.estimated_stepping_batches
+                if steps < updates // config.frequency:
+                    raise UserError(
+                        f"OneCycleLR ends after {steps} steps, the run has {updates} updates: give as many"
+                    )
         pl_module.automatic_optimization = False
 
 

@@ -34,7 +34,8 @@ def test_help_is_short_and_explains_our_options(command: str, run: Run, capsys: 
         ("--data.batch_size", "200"),
         ("--data.val_size", "5000"),
     ):
-        assert f"(default: {default})" in text.split(f" {option} ")[1].split(" --data")[0].split(" --model.activ")[0]
+        own = re.split(rf" {option}[ ,]", text)[1].replace(f"{option}+", "")  # which Python 3.13 lists too
+        assert f"(default: {default})" in own.split(" --data")[0].split(" --model.activ")[0]
     assert ("--model.lr" in text) == ("--trainer.max_epochs" in text) == ("--optimizer" in text) == (command == "fit")
     assert "--trainer.limit_train_batches" not in text
 
@@ -65,7 +66,7 @@ def test_help_of_the_methodology(
     assert end.value.code == 0
     assert len(text.splitlines()) < 110
     for option in (*own, "--model.hidden", "--model.loss", "--data.data_dir", "--seed_everything"):
-        assert f"\n  {option} " in text
+        assert re.search(rf"\n  {option}[ ,]", text)
     assert not any(f"\n  {option}" in text for option in foreign)
     assert "lightning_logs" in text
 
@@ -317,13 +318,6 @@ def test_checkpoint_from_a_url(trained: Path, run: Run, error: Error, tmp_path: 
 def test_predict_is_for_one_process(trained: Path, error: Error) -> None:
     devices = ("--trainer.devices", 2, "--trainer.accelerator", "cpu")
     assert "--trainer.devices is 2" in error("predict", "--ckpt_path", "last", *devices)
-
-
-def test_scheduler_that_watches_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run("fit", *SMALL, "--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/nothing")
-    assert end.value.code == 2
-    assert "choose one of ['train/loss', 'val/loss', 'val/accuracy']" in capsys.readouterr().err
 
 
 def test_missing_best_points_to_last(trained: Path, error: Error) -> None:

@@ -43,7 +43,7 @@ def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs
         UserError: There is no such checkpoint, or the name has another ending.
         OSError: The file cannot be written.
     """
-    path = Path(logs, "draw.html") if to is None else Path(to).expanduser()
+    path = Path(logs, "draw.html") if to is None else Path(to)
     if path.suffix not in (".html", ".htm"):
         raise UserError(f"--to {to}: give a name that ends in .html")
     checkpoint = find_checkpoint(ckpt_path, Path(logs))

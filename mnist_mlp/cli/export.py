@@ -39,7 +39,7 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
     Raises:
         UserError: There is no such checkpoint, the name has another ending, or ONNX is not installed.
     """
-    path = Path(to).expanduser()
+    path = Path(to)
     if path.suffix not in (".onnx", ".pt2") or not path.parent.is_dir():
         raise UserError(f"--to {to}: give a name that ends in .onnx or .pt2, in a folder")
     if path.suffix == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):

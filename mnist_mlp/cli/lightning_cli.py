@@ -19,10 +19,10 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
 from mnist_mlp.arguments import reworded
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.cli.failures import in_training
+from mnist_mlp.cli.failures import describe, in_training
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
-from mnist_mlp.cli.run_folder import CONFIG_FILE, RunLogger, SaveConfig
+from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig
 from mnist_mlp.cli.validation import check_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
@@ -181,10 +181,16 @@ class CLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
             callbacks = [*callbacks, TQDMProgressBar() if kwargs["enable_progress_bar"] else EpochLines()]
         if self.subcommand == "fit":
-            callbacks = [*callbacks, *([TensorBoardImages()] if config.pictures else [])]
+            callbacks = [
+                *callbacks,
+                *([TensorBoardImages()] if config.pictures else []),
+            ]
             if config.trainer.enable_checkpointing is not False:
                 callbacks = [*callbacks, config.checkpoint, config.last]
-        return super().instantiate_trainer(**{**kwargs, "plugins": plugins, "callbacks": callbacks})
+        try:
+            return super().instantiate_trainer(**{**kwargs, "plugins": plugins, "callbacks": callbacks})
+        except Exception as error:
+            raise UserError(f"{culprit(config.trainer, error)}{describe(error)}") from error
 
     def after_instantiate_classes(self) -> None:
         """Try the checkpoint before anything is written."""
@@ -220,14 +226,16 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Log into a new folder, or into that of the run that is resumed."""
         trainer = self.config_init.fit.trainer
-        if trainer.logger not in (None, True) or self.trainer.fast_dev_run:
+        if not isinstance(trainer.logger, bool | None) or self.trainer.fast_dev_run:
             return
-        logs = Path(trainer.default_root_dir or "") / LOGS
-        folder = Path(self.checkpoint_path or "").parent.parent
+        logs, folder = Path(trainer.default_root_dir or "") / LOGS, Path(self.checkpoint_path or "").parent.parent
+        version = step = None
         if self.checkpoint and folder.parent.resolve() == logs.resolve():
-            self.trainer.logger = RunLogger(logs, folder.name, purge_step=self.checkpoint["global_step"])
+            version, step = folder.name, self.checkpoint["global_step"]
+        if trainer.logger is False:
+            self.trainer.logger = RunFolder(logs, version)
         else:
-            self.trainer.logger = RunLogger(logs)
+            self.trainer.logger = RunLogger(logs, version, purge_step=step)
 
     def fit(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str | None) -> None:
         """Train; an error of Lightning's or torch's becomes a line."""
@@ -275,6 +283,18 @@ class CLI(LightningCLI):
         if not batches:
             raise UserError("--trainer.limit_predict_batches leaves no image to classify")
         return [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]
+
+
+def culprit(settings: Namespace, error: Exception) -> str:
+    """The option of the Trainer that by itself causes the same error, to begin a message with, or nothing."""
+    for name, value in settings.items():
+        try:
+            if isinstance(value, str | float):
+                Trainer(**{"logger": False, "enable_checkpointing": False, name: value})
+        except Exception as other:  # as the Trainer and its connectors have it
+            if str(other) == str(error) and name not in str(error):
+                return f"--trainer.{name} {value}: "
+    return ""
 
 
 def settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:

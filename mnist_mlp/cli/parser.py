@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import os
 import re
 import sys
 from collections.abc import Collection
@@ -76,7 +77,7 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
         try:
-            return super().parse_args(*args, **kwargs)
+            return with_homes(super().parse_args(*args, **kwargs))
         except UnicodeDecodeError as error:
             fail(f"--config must be text in UTF-8: {error}")
 
@@ -93,6 +94,17 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         message = re.sub(r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)":', r"--\1:", message)
         fail(reworded(message))
+
+
+def with_homes(value: Any) -> Any:
+    """Settings with each `~/` as the user's home, which a shell leaves as it is in `--data.data_dir=~/data`."""
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value.startswith("~") else value  # noqa: PTH111 - `Path` drops a slash
+    if isinstance(value, Namespace):
+        return Namespace({name: with_homes(item) for name, item in vars(value).items()})
+    if isinstance(value, dict):
+        return {name: with_homes(item) for name, item in value.items()}
+    return [with_homes(item) for item in value] if isinstance(value, list) else value
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

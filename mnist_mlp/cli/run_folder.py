@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_mlp.studies.report import new_folder
@@ -59,10 +59,44 @@ class RunLogger(TensorBoardLogger):
 
     def finalize(self, status: str) -> None:
         super().finalize(status)
-        folder = Path(self.log_dir)
-        if status == "failed" and self.is_new and rank_zero_only.rank == 0 and not (folder / CONFIG_FILE).exists():
-            for path in (*folder.glob("events.out.tfevents.*"), folder / self.NAME_HPARAMS_FILE):
-                path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-                folder.parent.rmdir()
+        if status == "failed" and self.is_new:
+            remove_if_untrained(Path(self.log_dir))
+
+
+class RunFolder(Logger):
+    """The folder `version_N` of a run that writes no curves.
+
+    Arguments are as for `RunLogger`.
+    """
+
+    name = version = ""
+
+    def __init__(self, logs: Path, version: str | None = None) -> None:
+        super().__init__()
+        self.is_new = version is None
+        self.folder: Path | None = logs / version if version else None
+        if version is None and rank_zero_only.rank == 0:
+            self.folder = new_folder(logs, "version")
+
+    @property
+    def save_dir(self) -> str | None:
+        return str(self.folder) if self.folder else None
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None: ...
+
+    def log_metrics(self, *_: Any, **__: Any) -> None: ...
+
+    def finalize(self, status: str) -> None:
+        if status == "failed" and self.is_new and self.folder:
+            remove_if_untrained(self.folder)
+
+
+@rank_zero_only
+def remove_if_untrained(folder: Path) -> None:
+    """Remove the folder of a run that ended before it trained, unless there are files of others in it."""
+    if not (folder / CONFIG_FILE).exists():
+        for path in (*folder.glob("events.out.tfevents.*"), folder / RunLogger.NAME_HPARAMS_FILE):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+            folder.parent.rmdir()

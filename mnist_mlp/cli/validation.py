@@ -8,12 +8,20 @@ from jsonargparse import Namespace
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.errors import UserError
 
+METRICS = ("train/loss", "val/loss", "val/accuracy", "train/grad_norm")  # that `fit` logs
+
 
 def check_settings(config: Namespace, lr: float | None, lr_is_given: bool) -> None:
     """Raise a UserError for settings that cannot work, alone or together.
 
     `lr` is that of the run that is resumed, and `lr_is_given` says whether the command line has one.
     """
+    if not config.trainer.callbacks:  # which may log others
+        for group in ("checkpoint", "lr_scheduler.init_args"):
+            metric = config.get(f"{group}.monitor")
+            if metric is not None and metric not in METRICS:
+                name = f"--{group.removesuffix('.init_args')}.monitor"
+                raise UserError(f"{name} {metric} is not logged: choose one of {', '.join(METRICS)}")
     usual = inspect.signature(MLPClassifier).parameters["lr"].default if lr is None else lr
     if config.model.lr > torch.finfo(torch.float32).max:
         raise UserError(f"--model.lr {config.model.lr:g} overflows float32: find_lr finds one that works")

@@ -42,10 +42,15 @@ def new_folder(logs: Path, name: str) -> Path:
 
 
 class Report:
-    """The results of one study, in a new folder NAME_0, NAME_1, ... in `logs`; an OSError if it cannot be made."""
+    """The results of one study, in a new folder NAME_0, NAME_1, ... in `logs`; an OSError if it cannot be made.
+
+    Until the report is closed, a file in the folder says that it is unfinished.
+    """
 
     def __init__(self, logs: str | Path, name: str) -> None:
         self.folder = new_folder(Path(logs), name)
+        self.unfinished = self.folder / "UNFINISHED"
+        self.unfinished.write_text(f"{name} is still at work, or was stopped before its end.\n")
         self.suggests = True  # commands to type next
 
     def settings(self, model: MLPClassifier, data: MNISTDataModule, **own: object) -> None:
@@ -83,6 +88,7 @@ class Report:
 
     def close(self, suggestions: dict[str, str]) -> None:
         """Print the commands to type next, each with its label, and the place of every file."""
+        self.unfinished.unlink()
         print()
         for label, command in suggestions.items():
             if self.suggests:
