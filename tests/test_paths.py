@@ -42,8 +42,8 @@ def test_home_in_options(home: Path, run: Run) -> None:
     image.paste(255, (18, 5, 22, 35))  # a one
     image.save(home / "one.png")
     run("predict", last, "--images=~/one.png", "--csv=~/digits.csv", "--save_inputs=~/inputs")
-    small = ["--data.source", "digits", "--model.hidden", "[5]", "--grid", "[1]", "--refine", "0", "--updates", "50"]
-    run("find_lr", *small, "--logs=~/studies")
+    small = ["--data.source", "digits", "--model.hidden", "[5]", "--decays", "[0.5]", "--epochs", "1"]
+    run("compare_decays", *small, "--logs=~/studies")
     made = {"errors.png", "digits.pt2", "digits.html", "digits.csv", "inputs", "studies", "runs", "best"}
     assert made <= {path.name for path in home.iterdir()}
     assert not Path("~").exists()
