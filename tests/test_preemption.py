@@ -116,7 +116,7 @@ def test_a_signal_ends_a_run_tidily(
         pytest.skip("done by two processes")
     monkeypatch.chdir(tmp_path)
     options = [*OFTEN, "--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--trainer.max_epochs"]
-    run_apart("fit", *options, 5)
+    run_apart("fit", *options, 3)
 
     (tmp_path / "sitecustomize.py").write_text(THREADS_AT_EXIT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
@@ -132,8 +132,8 @@ def test_a_signal_ends_a_run_tidily(
     assert "gloo" not in Path("threads").read_text()
     path = checkpoint_named(messages)
     assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; resume with: python -m")
-    assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 5
-    run_apart("fit", "--ckpt_path", path, "--trainer.max_epochs", 5)
+    assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 3
+    run_apart("fit", "--ckpt_path", path, "--trainer.max_epochs", 3)
     assert_same_run(1)
 
 
@@ -207,12 +207,12 @@ def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypa
     options = [*OFTEN, "--trainer.max_epochs", "1"]
     processes = [
         subprocess.Popen([*FIT, *options, "--seed_everything", str(seed)], stdout=subprocess.DEVNULL)
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
-    seeds = [checkpoint(version=version)["datamodule_hyper_parameters"]["seed"] for version in (0, 1, 2)]
-    assert sorted(seeds) == [1, 2, 3]
-    for version in (0, 1, 2):
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    seeds = [checkpoint(version=version)["datamodule_hyper_parameters"]["seed"] for version in (0, 1)]
+    assert sorted(seeds) == [1, 2]
+    for version in (0, 1):
         folder = RUNS / f"version_{version}"
         assert len(list(folder.glob("events*"))) == 1
         assert f"seed_everything: {seeds[version]}\n" in (folder / "config.yaml").read_text()

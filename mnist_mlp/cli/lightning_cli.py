@@ -66,24 +66,22 @@ class CLI(LightningCLI):
         self.words = args
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
+        command = args[0]
+        epilog = EPILOG if command == "fit" else EVALUATION
         super().__init__(
             FastClassifier,
             FastDataModule,
             args=args,
             save_config_callback=SaveConfig,
             parser_class=Parser,
-            parser_kwargs={
-                name: {"command": name, "description": text, "epilog": EPILOG if name == "fit" else EVALUATION}
-                for name, text in COMMANDS.items()
-            },
+            parser_kwargs={command: {"command": command, "description": COMMANDS[command], "epilog": epilog}},
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [HyperparametersTable(), ClosingSummary()]},
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and the arguments that are no options: no checkpoint may run code."""
+    def subcommands(self) -> dict[str, set[str]]:
+        """The command, whose parser is made, and its arguments that are no options: no checkpoint may run code."""
         hidden = {"weights_only", "return_predictions"}
-        return {name: skipped | hidden for name, skipped in LightningCLI.subcommands().items()}
+        return {name: skipped | hidden for name, skipped in super().subcommands().items() if name == self.words[0]}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed: always a number, so that every run can be repeated."""
