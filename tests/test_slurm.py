@@ -99,7 +99,8 @@ def test_a_shell_in_a_job_is_like_any_other(run: Run, error: Error, monkeypatch:
     """Lightning starts the processes in it: it is not for their number that a command is refused."""
     run(*FIT)
     enter(monkeypatch, tasks("1", 1) | {"JOB_NAME": "bash"})
-    assert "--trainer.devices is 2: predict runs in one process" in error("predict", "--trainer.devices", 2)
+    predict = ("predict", "--ckpt_path", "last")
+    assert "--trainer.devices is 2: predict runs in one process" in error(*predict, "--trainer.devices", 2)
 
 
 def test_torchrun_starts_the_processes_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +120,7 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={base}/munge.socket,cred_expire=3
+AuthInfo=socket={base}/munge.socket,cred_expire=5
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/spool.%n
 SlurmctldPidFile={base}/slurmctld.pid
@@ -240,7 +241,8 @@ DIGITS = (*SMALL, "--trainer.accelerator", "cpu", "--pictures", "false")
 @pytest.mark.slurm
 def test_tasks_are_one_process_with_the_whole_batch(slurm: Slurm, run: Run, tmp_path: Path) -> None:
     """On two nodes by the script, and on one after a plain `salloc`, whose name Lightning passes over."""
-    options = [*DIGITS, "--model.loss", "mse", "--model.lr", 0.1, "--trainer.max_steps", 20]
+    options = [*DIGITS, "--model.loss", "mse", "--model.lr", 0.1, "--model.schedule", "constant"]
+    options += ["--trainer.max_steps", 20]
     run("fit", *options)
     options += ["--data.batch_size", 500]
     job = slurm(*SBATCH, "--nodes=2", "--output=out", "configs/cluster.sbatch", *options)
