@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, RUNS, SMALL, Error, Run, assert_same_parameters, checkpoint, events, scalars
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from mnist_mlp.cli.slurm import current_step
 
 pytestmark = pytest.mark.xdist_group("slurm")
 JOB = {"JOB_ID": "7", "JOB_NAME": "wrap", "NODELIST": "localhost", "NNODES": "1", "PROCID": "0", "LOCALID": "0"}
@@ -24,9 +27,8 @@ FIT = ("fit", *SMALL, "--trainer.max_steps", 2, "--trainer.accelerator", "cpu")
 
 
 def tasks(per_node: str, number: int) -> dict[str, str]:
-    """What srun sets for a task of a step, and Lightning reads."""
-    step = {"NUM_TASKS": str(number), "TASKS_PER_NODE": per_node, "NODELIST": "localhost"}
-    return {"NTASKS": str(number)} | {f"STEP_{name}": value for name, value in step.items()}
+    """What srun sets for a task of a step."""
+    return {"NTASKS": str(number), "STEP_TASKS_PER_NODE": per_node, "STEP_NODELIST": "localhost"}
 
 
 def enter(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
@@ -38,10 +40,10 @@ def enter(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("variables", "options", "given", "remedy"),
     [
-        ({"NTASKS": "2"}, ["--trainer.devices", 2], "not from srun", "srun -N 1 -n 2 --ntasks-per-node 2 "),
-        ({}, ["--trainer.devices", 2], "not from srun", "srun -N 1 -n 2 --ntasks-per-node 2 "),
-        ({"JOB_NAME": "interactive", "NTASKS": "2"}, ["--trainer.devices", 2], "not from srun", "srun -N 1 -n 2 "),
-        ({"JOB_NAME": "bash"}, ["--trainer.num_nodes", 2], "not from srun", "srun -N 2 -n 2 --ntasks-per-node 1 "),
+        ({"NTASKS": "2"}, ["--trainer.devices", 2], "started none:", "srun -N 1 -n 2 --ntasks-per-node 2 "),
+        ({}, ["--trainer.devices", 2], "started none:", "srun -N 1 -n 2 --ntasks-per-node 2 "),
+        ({"JOB_NAME": "interactive", "NTASKS": "2"}, ["--trainer.devices", 2], "started none:", "srun -N 1 -n 2 "),
+        ({"JOB_NAME": "bash"}, ["--trainer.num_nodes", 2], "started none:", "srun -N 2 -n 2 --ntasks-per-node 1 "),
         (tasks("2", 2), [], "has started 2:", "srun -N 1 -n 1 --ntasks-per-node 1 "),
         (tasks("2", 2) | {"JOB_NAME": "bash"}, [], "has started 2:", "srun -N 1 -n 1 --ntasks-per-node 1 "),
         (tasks("1(x2)", 2), ["--trainer.devices", 2], "1(x2):", "srun -N 1 -n 2 --ntasks-per-node 2 "),
@@ -101,6 +103,12 @@ def test_a_shell_in_a_job_is_like_any_other(run: Run, error: Error, monkeypatch:
     enter(monkeypatch, tasks("1", 1) | {"JOB_NAME": "bash"})
     predict = ("predict", "--ckpt_path", "last")
     assert "--trainer.devices is 2: predict runs in one process" in error(*predict, "--trainer.devices", 2)
+
+
+def test_processes_meet_on_a_node_of_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(monkeypatch, tasks("2", 2) | {"NODELIST": "node[1-9]", "STEP_NODELIST": "node5"})
+    current_step()
+    assert SLURMEnvironment().main_address == "node5"
 
 
 def test_torchrun_starts_the_processes_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
