@@ -1,7 +1,7 @@
 """SLURM: the variables of its jobs, and the real thing, of two nodes that are this machine."""
 
-import getpass
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -178,7 +178,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ports = [server.getsockname()[1] for server in servers]
     host = socket.gethostname().split(".")[0]
     conf = base / "slurm.conf"
-    conf.write_text(CONF.format(host=host, ports=ports, user=getpass.getuser(), base=base))
+    conf.write_text(CONF.format(host=host, ports=ports, user=pwd.getpwuid(os.getuid()).pw_name, base=base))
     (base / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # loaded, though nothing uses it
     (base / "gres.conf").write_text(f"Name=gpu File={base}/gpu[0-3]\n")
     for number in range(4):
@@ -206,7 +206,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             last = [line for name in PROGRAMS[:3] for line in (base / f"{name}.out").read_text().splitlines()[-1:]]
             pytest.skip(f"SLURM does not start here: {last}")
         yield conf
-        asked("scancel", "--user", getpass.getuser())
+        asked("scancel", "--user", pwd.getpwuid(os.getuid()).pw_name)
         wait_until(lambda: not asked("squeue", "-h"))
     finally:
         for daemon in reversed(daemons):
