@@ -110,6 +110,7 @@ def test_a_slurm_job_that_is_preempted_goes_on(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     slurm = {"JOB_ID": "4711", "JOB_NAME": "mnist_mlp", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}
     slurm |= {"NODELIST": "localhost", "JOB_NODELIST": "localhost", "CPUS_PER_TASK": "1"}
+    slurm |= {"STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "localhost"}
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()} | {"PATH": path}
 

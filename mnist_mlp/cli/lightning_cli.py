@@ -23,6 +23,7 @@ from mnist_mlp.cli.failures import describe, in_training
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig
+from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
@@ -66,6 +67,7 @@ class CLI(LightningCLI):
         self.words = args
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
+        self.step = current_step()
         command = args[0]
         epilog = EPILOG if command == "fit" else EVALUATION
         super().__init__(
@@ -191,7 +193,11 @@ class CLI(LightningCLI):
             raise UserError(f"{culprit(config.trainer, error)}{describe(error)}") from error
 
     def after_instantiate_classes(self) -> None:
-        """Try the checkpoint before anything is written."""
+        """Count the processes, and try the checkpoint, before anything is written."""
+        if self.step is not None:
+            devices, nodes = self.trainer.num_devices, self.trainer.num_nodes
+            command = f"{self.subcommand} --trainer.devices {devices} --trainer.num_nodes {nodes}"
+            self.step.check(command, devices, nodes)
         path = f"--ckpt_path {self.checkpoint_path}"
         if self.subcommand == "predict" and self.trainer.world_size > 1:
             raise UserError(f"--trainer.devices is {self.trainer.world_size}: predict runs in one process")

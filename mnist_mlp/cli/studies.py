@@ -10,6 +10,7 @@ from lightning.pytorch import seed_everything
 from mnist_mlp.cli.draw import draw
 from mnist_mlp.cli.export import export
 from mnist_mlp.cli.parser import Parser, Seed
+from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import fetch_mnist, raw_folder
@@ -54,6 +55,9 @@ def run_study(name: str, arguments: list[str]) -> None:
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
     parser.set_defaults(DEFAULTS.get(name, {}))
     config = parser.parse_args(arguments)
+    step = current_step()
+    if step is not None:
+        step.check(name)
     seed_everything(config.get("seed_everything", 0))
     objects = parser.instantiate_classes(config)
     function(**{parameter: objects[parameter] for parameter in parameters})
