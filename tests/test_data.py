@@ -1,8 +1,11 @@
 """The data: MNIST's files, the batches, the split, the stand-in and who chooses between them."""
 
 import gzip
+import shutil
 import socket
 import threading
+import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -222,7 +225,7 @@ def test_broken_archive_is_named_and_never_trained_on(
 ) -> None:
     path = put_archives(archives, tmp_path) / name
     break_file(path, damage)
-    with pytest.raises(UserError, match=rf"{name}.*delete it"):
+    with pytest.raises(UserError, match=rf"{name}.*put the original in its place"):
         MNISTDataModule(data_dir=tmp_path).prepare_data()
     assert not mnist_exists(tmp_path)
 
@@ -231,12 +234,61 @@ def test_broken_archive_is_named_and_never_trained_on(
 def test_broken_extracted_file_is_named_and_never_trained_on(damage: str, archives: Path, tmp_path: Path) -> None:
     raw = put_archives(archives, tmp_path)
     fetch_mnist(tmp_path)
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
     break_file(raw / "t10k-labels-idx1-ubyte", damage)
-    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte .*delete it"):
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is not MNIST's .*put the original in its place"):
         MNISTDataModule(data_dir=tmp_path).prepare_data()
-    (raw / "t10k-labels-idx1-ubyte").unlink()  # what the message says
+    shutil.copyfile(archives / "t10k-labels-idx1-ubyte.gz", raw / "t10k-labels-idx1-ubyte.gz")
+    before = (raw / "t10k-labels-idx1-ubyte").read_bytes()
     MNISTDataModule(data_dir=tmp_path).prepare_data()
+    assert read_mnist(tmp_path, train=False)[1][:5].tolist() == [7, 2, 1, 0, 4]
+    assert (raw / "t10k-labels-idx1-ubyte").read_bytes() == before
+
+
+def kaggle(name: str) -> str:
+    """A folder for each file, of the same name."""
+    return f"{name}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("place", "wrapping"),
+    [
+        (lambda name: f"MNIST/raw/{kaggle(name)}", bytes),
+        (lambda name: f"MNIST/raw/{name}.gz", lambda content: gzip.compress(content, compresslevel=1)),
+        (lambda name: name.replace("-idx", ".idx"), bytes),
+        (lambda name: f"mnist/{name}", lambda content: gzip.compress(gzip.compress(content, 1), 1)),
+        (lambda name: kaggle(name), bytes),
+    ],
+)
+def test_files_in_other_wrappings_are_read(
+    place: Callable[[str], str], wrapping: Callable[[bytes], bytes], archives: Path, tmp_path: Path, no_mirrors: None
+) -> None:
+    for archive in archives.glob("*.gz"):
+        path = tmp_path / place(archive.stem)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wrapping(gzip.decompress(archive.read_bytes())))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    fetch_mnist(tmp_path)
+    assert read_mnist(tmp_path, train=False)[1][:5].tolist() == [7, 2, 1, 0, 4]
+    assert read_mnist(tmp_path, train=True)[0].shape == (60_000, 28, 28)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - before.keys()
+    fetch_mnist(tmp_path)  # again, which finds them
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before.keys() | made
+
+
+def test_a_zip_archive_is_read(archives: Path, tmp_path: Path, no_mirrors: None) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as file:
+        for archive in archives.glob("*.gz"):
+            file.write(archive, kaggle(archive.stem))
+    fetch_mnist(tmp_path)
     assert mnist_exists(tmp_path)
+
+
+def test_a_folder_without_the_file_is_no_file(tmp_path: Path, no_mirrors: None) -> None:
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").mkdir(parents=True)
+    with pytest.raises(NotFoundError, match="no mirror"):
+        fetch_mnist(tmp_path)
 
 
 def break_file(path: Path, damage: str) -> None:

@@ -1,32 +1,23 @@
 """MNIST's files: downloaded within a time limit, verified, never half-written."""
 
 import io
-import shutil
 import socket
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from contextlib import nullcontext, redirect_stderr, suppress
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from torch import Tensor
 from torchvision.datasets import MNIST
-from torchvision.datasets.utils import check_integrity
 
+from mnist_mlp.datasets.found_files import FILES, find_files, is_genuine
 from mnist_mlp.errors import NotFoundError, UserError
 
 TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
 
-# Size in bytes and MD5 of each extracted file. torchvision knows the MD5 of the archives only, and merely checks that
-# the extracted files exist.
-EXTRACTED = {
-    "train-images-idx3-ubyte": (47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
-    "train-labels-idx1-ubyte": (60_008, "a25bea736e30d166cdddb491f175f624"),
-    "t10k-images-idx3-ubyte": (7_840_016, "2646ac647ad5339dbf082846283269ea"),
-    "t10k-labels-idx1-ubyte": (10_008, "27ae3e4e09519cfbb04c329615203637"),
-}
 TIME_TO_REACH = 15.0  # seconds, for all mirrors together
 
 
@@ -37,7 +28,17 @@ def raw_folder(data_dir: str | Path) -> Path:
 
 def mnist_exists(data_dir: str | Path) -> bool:
     """Whether the four extracted files exist and have the right sizes, without reading them."""
-    sizes = {raw_folder(data_dir) / name: size for name, (size, _) in EXTRACTED.items()}
+    return any(map(holds_mnist, roots(data_dir)))
+
+
+def roots(data_dir: str | Path) -> tuple[Path, Path]:
+    """The directories in which torchvision is to look, the first one where `MNIST/raw` of the other has impostors."""
+    return Path(data_dir) / "genuine", Path(data_dir)
+
+
+def holds_mnist(root: Path) -> bool:
+    """Whether torchvision would find the four files there, with the right sizes."""
+    sizes = {raw_folder(root) / name: size for name, (size, _) in FILES.items()}
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
@@ -46,33 +47,34 @@ def read_mnist(data_dir: str | Path, train: bool) -> tuple[Tensor, Tensor]:
 
     Return images, (N, 28, 28) uint8, white on black, and labels, (N,) int64.
     """
-    mnist = MNIST(data_dir, train=train)
+    mnist = MNIST(next(filter(holds_mnist, roots(data_dir))), train=train)
     return mnist.data, mnist.targets
 
 
 def fetch_mnist(data_dir: str | Path) -> None:
     """Bring MNIST's four extracted files, with the right checksums, into `data_dir`, which is created if missing.
 
-    Archives (`*.gz`) already in `data_dir/MNIST/raw` are used, missing ones downloaded. All work is done in a
-    temporary directory and each finished file renamed into place, so that an interruption leaves no partial file and
-    another process never finds one. Raise NotFoundError if a file is missing and no mirror answers within 15 seconds
-    or the download fails, and UserError if a file is broken or the directory cannot be written.
+    Files that are there are used, whatever they are wrapped in; if any is missing, all are downloaded. No file that
+    was there is changed. All work is done in a temporary directory and each finished file renamed into place, so that
+    an interruption leaves no partial file and another process never finds one. Raise NotFoundError if a file is
+    missing and no mirror answers within 15 seconds or the download fails, and UserError if a file is broken or the
+    directory cannot be written.
     """
-    raw = raw_folder(data_dir)
-    if verify_files(raw):
+    if any(holds_mnist(root) and not impostors(root) for root in roots(data_dir)):
         return
-    new = [folder for folder in (raw, raw.parent, Path(data_dir)) if not folder.exists()]
+    found = find_files(Path(data_dir))
+    genuine, usual = roots(data_dir)
+    raw = raw_folder(genuine if impostors(usual) else usual)
+    new = [folder for folder in (raw, *raw.parents) if not folder.exists()]
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=data_dir, prefix=".fetching-") as root:
             scratch = raw_folder(root)
             scratch.mkdir(parents=True)
-            archives = [raw / name for name, _ in MNIST.resources]
-            for archive in filter(Path.exists, archives):
-                shutil.copyfile(archive, scratch / archive.name)
-            if not all(map(Path.exists, archives)):
+            if found.keys() != FILES.keys():
                 download_archives(root, raw)
-            MNIST(root, download=True)  # extracts
+            for name, content in found.items():
+                (scratch / name).write_bytes(content)
             for path in scratch.iterdir():
                 path.replace(raw / path.name)
     except OSError as error:
@@ -83,23 +85,10 @@ def fetch_mnist(data_dir: str | Path) -> None:
                 folder.rmdir()
 
 
-def verify_files(raw: Path) -> bool:
-    """Whether all four extracted files are in `raw`, after verifying every file of MNIST there, archives too.
-
-    Raise UserError if one is broken or cannot be read.
-    """
-    checksums = {name: md5 for name, (_, md5) in EXTRACTED.items()} | dict(MNIST.resources)
-    for name, md5 in checksums.items():
-        path = raw / name
-        try:
-            if path.exists() and not check_integrity(path, md5):
-                raise UserError(
-                    f"{path} is not MNIST's (truncated, corrupted or foreign; {path.stat().st_size:,} bytes, wrong "
-                    "MD5): delete it and run again"
-                )
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return all((raw / name).exists() for name in EXTRACTED)
+def impostors(root: Path) -> list[Path]:
+    """What has the place and the name of a file of MNIST's under a directory, and not its content."""
+    paths = [raw_folder(root) / name for name in FILES]
+    return [path for path in paths if path.exists() and not (path.is_file() and is_genuine(path))]
 
 
 def download_archives(root: str, raw: Path) -> None:
@@ -114,8 +103,8 @@ def download_archives(root: str, raw: Path) -> None:
     default = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIME_TO_REACH)  # torchvision sets none, so a stalled download would never end
     try:
-        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
-            MNIST(root, download=True)
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            MNIST(root, download=True)  # which prints each step, up to torchvision 0.19
     except (RuntimeError, OSError) as error:
         raise NotFoundError(f"the download of MNIST failed ({' '.join(str(error).split())}): {remedy}") from None
     finally:
