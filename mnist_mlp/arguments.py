@@ -14,7 +14,8 @@ from jsonargparse.typing import restricted_number_type
 from mnist_mlp.errors import UserError
 
 StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
-WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (  # of jsonargparse, in one line, and how they read here
+Words = str | Callable[[re.Match[str]], str]
+WORDS: tuple[tuple[str, Words], ...] = (  # of jsonargparse, in one line, and how they read here
     (r" and v<", " and <"),
     (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
     (
@@ -26,7 +27,7 @@ WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (  # of js
     (r"^the following arguments are required: (\w+)$", r"--\1 is required: give a value"),
     (
         r"Does not validate against any of the Union subtypes Subtypes: \[(.+?)\] Errors: .* Given value: ?(.*)",
-        lambda match: f"must be {kinds(match[1])}, not {match[2] or repr('')}",
+        lambda match: f"must be one of {kinds(match[1])}, not '{match[2]}'",
     ),
     (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"--\1 is no option of this command: leave it out"),
     (r"Call to compute_fn of link 'int\((\w+)\) .*? with args \((.*)\) failed.*", r"--\1: must be an int, not \2"),
@@ -44,11 +45,11 @@ WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (  # of js
 
 
 def kinds(types: str) -> str:
-    """Types as jsonargparse lists them, in short: `typing.Literal['a', 'b'], <class 'NoneType'>` is 'a' or 'b' or null."""
+    """Types as jsonargparse lists them, in short: `Literal['a', 'b'], <class 'NoneType'>` is `a, b, null`."""
     types = re.sub(r"typing\.Literal\[(.*?)\]", r"\1", types)
     types = re.sub(r"<class '([\w.]+)'>", r"\1", types)
     types = re.sub(r"(?:\w+\.)+(\w+)", r"\1", types)
-    return " or ".join(dict.fromkeys(re.split(r", (?![^\[]*\])", types)))
+    return ", ".join(dict.fromkeys(types.replace("'", "").split(", ")))
 
 
 def reworded(message: str) -> str:

@@ -1,11 +1,10 @@
 """Files of settings: where `--config` finds them, and what is refused in them."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, Namespace, get_loader, set_loader
+from jsonargparse import ActionConfigFile, get_loader, set_loader
 
 import mnist_mlp
 from mnist_mlp.errors import UserError
@@ -19,9 +18,7 @@ yaml_value = get_loader("yaml")
 class SettingsFile(ActionConfigFile):
     """The option `--config`: a file, the name of a recipe, or YAML itself; it may set nothing, but no key twice."""
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, cfg: Namespace, values: str, option_string: str | None = None
-    ) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         path = find_settings(values)
         text = path.read_text(encoding="utf-8") if path else values
         try:
