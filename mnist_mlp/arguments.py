@@ -4,7 +4,7 @@ import inspect
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,8 @@ from jsonargparse.typing import restricted_number_type
 from mnist_mlp.errors import UserError
 
 StepSize = restricted_number_type("StepSize", float, [(">", 0), ("<", math.inf)])
-WORDS = (  # of jsonargparse, in one line, and how they read here
+Words = str | Callable[[re.Match[str]], str]
+WORDS: tuple[tuple[str, Words], ...] = (  # of jsonargparse, in one line, and how they read here
     (r" and v<", " and <"),
     (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
     (
@@ -24,14 +25,31 @@ WORDS = (  # of jsonargparse, in one line, and how they read here
     (r"--([\w.]+): (\w+): the following arguments are required: (\w+).*", r"--\1.\3: \2 needs it: give a value"),
     (r"--([\w.]+): \w+: --(\w+): ", r"--\1.\2: "),
     (r"^the following arguments are required: (\w+)$", r"--\1 is required: give a value"),
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.+?)\] Errors: .* Given value: ?(.*)",
+        lambda match: f"must be one of {kinds(match[1])}, not '{match[2]}'",
+    ),
+    (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"--\1 is no option of this command: leave it out"),
+    (r"Call to compute_fn of link 'int\((\w+)\) .*? with args \((.*)\) failed.*", r"--\1: must be an int, not \2"),
+    (r"Not of type \w+: (float|int)\(\) argument must be .*, not '(\w+)'", r"must be of type \1, not \2"),
     (r"- Expected a path but (.+?) either not accessible or invalid.*", r"there is no class or file \1"),
     (r"Expected a typing.Literal\[(.+)\]. Got value: ?(.*)", r"must be one of \1, not '\2'"),
     (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
+    (r"Expected a <class '(?:\w+\.)*(\w+)'>\. Got value: ?(.*)", r"must be of type \1, not '\2'"),
     (r"Group '(\w+)' does not accept option '(\w+)'.*", r"this command does not use \1.\2: leave it out"),
     (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),
     (r"Not of type \w+: invalid literal for int\(\) with base 10: (.*)", r"must be an int, not \1"),
     (r"Not of type \w+: (.+) not an integer", r"must be an int, not \1"),
+    (r"\bNoneType\b", "null"),
 )
+
+
+def kinds(types: str) -> str:
+    """Types as jsonargparse lists them, in short: `Literal['a', 'b'], <class 'NoneType'>` is `a, b, null`."""
+    types = re.sub(r"typing\.Literal\[(.*?)\]", r"\1", types)
+    types = re.sub(r"<class '([\w.]+)'>", r"\1", types)
+    types = re.sub(r"(?:\w+\.)+(\w+)", r"\1", types)
+    return ", ".join(dict.fromkeys(types.replace("'", "").split(", ")))
 
 
 def reworded(message: str) -> str:

@@ -1,5 +1,6 @@
 """The packages that a user installs, or a distributor builds from."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -45,3 +46,19 @@ def test_the_source_distribution_has_all_that_its_tests_need(packages: Path) -> 
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames()}
     assert names >= files("mnist_mlp", "configs", "tests", ".github") | {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def test_an_installed_wheel_finds_its_recipes(packages: Path, tmp_path: Path) -> None:
+    [wheel] = packages.glob("*.whl")
+    ZipFile(wheel).extractall(tmp_path / "installed")
+    (tmp_path / "elsewhere").mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "mnist_mlp", "fit", "--config", "plain", "--print_config"],
+        cwd=tmp_path / "elsewhere",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "loss: cross_entropy" in result.stdout

@@ -1,9 +1,13 @@
 """Errors that nobody foresaw: one line on the terminal, and the traceback in a file."""
 
+import inspect
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from mnist_mlp.errors import TrainingError, UserError
@@ -38,3 +42,16 @@ def unforeseen(error: Exception, folder: Path | None = None) -> TrainingError:
 def describe(error: Exception) -> str:
     """An error's own words, in one line, or its kind if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def culprit(group: str, owner: Callable[..., Any], settings: Namespace, error: Exception, **others: Any) -> str:
+    """The option of a group that by itself makes its class raise an error, to begin the message with, or nothing."""
+    parameters = inspect.signature(owner).parameters
+    for name, value in settings.items():
+        if name in parameters and value != parameters[name].default:
+            try:
+                owner(**{**others, name: value})
+            except Exception as other:  # as the class, or one that it makes, has it
+                if str(other) == str(error) and f"Trainer({name}=" not in str(error):
+                    return f"--{group}.{name} {value}: "
+    return ""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 import yaml
 from jsonargparse import Namespace
@@ -19,10 +20,11 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
 from mnist_mlp.arguments import reworded
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.cli.failures import describe, in_training
+from mnist_mlp.cli.failures import culprit, describe, in_training
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig
+from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_settings
 from mnist_mlp.data import MNISTDataModule
@@ -79,6 +81,12 @@ class CLI(LightningCLI):
             parser_kwargs={command: {"command": command, "description": COMMANDS[command], "epilog": epilog}},
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [HyperparametersTable(), ClosingSummary()]},
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser as Lightning does, but with our settings files."""
+        parser = Parser(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
+        parser.add_argument("-c", "--config", action=SettingsFile)
+        return parser
 
     def subcommands(self) -> dict[str, set[str]]:
         """The command, whose parser is made, and its arguments that are no options: no checkpoint may run code."""
@@ -164,7 +172,9 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
-            raise UserError(reworded(str(error))) from error
+            settings = self.config[self.subcommand].checkpoint
+            option = culprit("checkpoint", ModelCheckpoint, settings, error, monitor=settings.monitor)
+            raise UserError(f"{option}{reworded(str(error))}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with a progress bar on a terminal or lines elsewhere, and for `fit` with checkpoints."""
@@ -190,7 +200,9 @@ class CLI(LightningCLI):
         try:
             return super().instantiate_trainer(**{**kwargs, "plugins": plugins, "callbacks": callbacks})
         except Exception as error:
-            raise UserError(f"{culprit(config.trainer, error)}{describe(error)}") from error
+            others = {"logger": False, "enable_checkpointing": False, "accelerator": config.trainer.accelerator}
+            option = culprit("trainer", Trainer, config.trainer, error, **others)
+            raise UserError(f"{option}{describe(error)}") from error
 
     def after_instantiate_classes(self) -> None:
         """Count the processes, and try the checkpoint, before anything is written."""
@@ -287,18 +299,6 @@ class CLI(LightningCLI):
         if not batches:
             raise UserError("--trainer.limit_predict_batches leaves no image to classify")
         return [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]
-
-
-def culprit(settings: Namespace, error: Exception) -> str:
-    """The option of the Trainer that by itself causes the same error, to begin a message with, or nothing."""
-    for name, value in settings.items():
-        try:
-            if isinstance(value, str | float):
-                Trainer(**{"logger": False, "enable_checkpointing": False, name: value})
-        except Exception as other:  # as the Trainer and its connectors have it
-            if str(other) == str(error) and name not in str(error):
-                return f"--trainer.{name} {value}: "
-    return ""
 
 
 def settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace, get_loader, set_loader
+from jsonargparse import DefaultHelpFormatter, Namespace
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -21,7 +20,7 @@ Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 LIBRARY_GROUPS = ("trainer", "checkpoint", "last", "optimizer", "lr_scheduler")  # documented by their libraries
 HELP = {  # of the options in these groups that --help shows, and of Lightning's own
-    "config": "YAML file of settings; later arguments override it.",
+    "config": "YAML file of settings, or a shipped recipe such as fast; later arguments override it.",
     "print_config": "Print all settings, as such a file, and exit.",
     "seed_everything": "Random seed for the weights, the split and the batches.",
     "trainer.max_epochs": "Passes through the training images.",
@@ -81,6 +80,10 @@ class Parser(LightningArgumentParser):
         except UnicodeDecodeError as error:
             fail(f"--config must be text in UTF-8: {error}")
 
+    def validate(self, cfg: Namespace, *_: Any, **options: Any) -> None:
+        """Check null as any other value, which jsonargparse would pass over."""
+        super().validate(cfg, False, **options)
+
     def format_help(self) -> str:
         self.formatter_class = partial(HelpFormatter, UNUSED.get(self.command, ()))
         for name, title in TITLES.items():
@@ -112,21 +115,3 @@ def fail(message: str, code: int = 2) -> NoReturn:
     message = re.sub(r"`?Trainer\((\w+)=(.*?)\)`?", r"--trainer.\1 \2", message)
     print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
-
-
-yaml_value = get_loader("yaml")
-
-
-def without_empty_groups(text: str) -> Any:
-    """Load YAML without groups whose lines are all commented out: jsonargparse takes `trainer:` for no trainer."""
-
-    def fill(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        groups = ("model", "data", *LIBRARY_GROUPS)
-        return {key: fill(item) for key, item in value.items() if item is not None or key not in groups}
-
-    return fill(yaml_value(text))
-
-
-set_loader("yaml", without_empty_groups, (yaml.YAMLError,))

@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jsonargparse import ActionConfigFile
 from lightning.pytorch import seed_everything
 
 from mnist_mlp.cli.draw import draw
 from mnist_mlp.cli.export import export
 from mnist_mlp.cli.parser import Parser, Seed
+from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
@@ -43,7 +43,7 @@ def run_study(name: str, arguments: list[str]) -> None:
     parameters = inspect.signature(function).parameters
     description = str(inspect.getdoc(function)).split("\n\nArgs:")[0]
     parser = Parser(command=name, description=description)
-    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("-c", "--config", action=SettingsFile)
     if parser.add_function_arguments(function, as_positional=False, skip=set(GROUPS)):
         parser.groups[name].title = "Command"
     for group in [group for group in GROUPS if group in parameters]:

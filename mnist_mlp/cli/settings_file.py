@@ -1,0 +1,93 @@
+"""Files of settings: where `--config` finds them, and what is refused in them."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, get_loader, set_loader
+
+import mnist_mlp
+from mnist_mlp.errors import UserError
+
+GROUPS = ("model", "data", "trainer", "checkpoint", "last")  # of options
+CLASSES = ("optimizer", "lr_scheduler")  # groups that the name of a class may stand for
+
+yaml_value = get_loader("yaml")
+
+
+class SettingsFile(ActionConfigFile):
+    """The option `--config`: a file, the name of a recipe, or YAML itself; it may set nothing, but no key twice."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        path = find_settings(values)
+        text = path.read_text(encoding="utf-8") if path else values
+        try:
+            if sets_something(text):
+                super().__call__(parser, cfg, str(path or values), option_string)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"--config {path or 'text'}: {' '.join(str(error).split())}") from None
+
+
+def find_settings(name: str) -> Path | None:
+    """The file that `--config` names, else the recipe, with or without `configs/` and `.yaml`; None for YAML itself.
+
+    Raises:
+        UserError: It names neither. Says which recipes there are.
+    """
+    path, package = Path(name).expanduser(), Path(mnist_mlp.__file__).parent
+    if path.exists() and not path.is_dir():
+        return path
+    folders = (package / "configs", package.parent / "configs")  # in an installed wheel, and in a checkout
+    recipes = {recipe.stem: recipe for folder in folders for recipe in folder.glob("*.yaml")}
+    if name.removeprefix("configs/").removesuffix(".yaml") in recipes:
+        return recipes[path.stem]
+    if ": " in name:
+        return None
+    raise UserError(f"--config {name}: is neither a file nor a recipe, which are {', '.join(sorted(recipes))}")
+
+
+def sets_something(text: str) -> bool:
+    """Whether YAML has settings.
+
+    Raises:
+        UserError: It is not a mapping, nor empty, or has a key twice, or a group of options that is none.
+    """
+    settings = yaml_value(text)
+    if settings is None:
+        return False
+    if not isinstance(settings, dict):
+        raise UserError("has no settings, such as `model: {lr: 0.1}`")
+    for group in GROUPS:
+        if not isinstance(settings.get(group), dict | str | None):  # a string names another file
+            raise UserError(f"--{group} is a group of options, not {settings[group]}")
+    check_keys(yaml.compose(text, Loader=yaml.SafeLoader), "", {})
+    return True
+
+
+def check_keys(node: yaml.Node, name: str, lines: dict[str, int]) -> None:
+    """Raise a UserError for a key that is there twice in a node of YAML with a name; notes the lines of its keys."""
+    if isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            check_keys(item, f"{name}{position}.", lines)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            full, line = f"{name}{key.value}", key.start_mark.line + 1
+            if full in lines:
+                raise UserError(f"line {line}: {full} is already set in line {lines[full]}: leave one out")
+            lines[full] = line
+            check_keys(value, f"{full}.", lines)
+
+
+def without_empty_groups(text: str) -> Any:
+    """Load YAML without groups whose lines are all commented out: jsonargparse takes `trainer:` for no trainer."""
+
+    def fill(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        groups = (*GROUPS, *CLASSES, "init_args")
+        return {key: fill(item) for key, item in value.items() if item is not None or key not in groups}
+
+    return fill(yaml_value(text))
+
+
+set_loader("yaml", without_empty_groups, (yaml.YAMLError,))
