@@ -111,7 +111,9 @@ class CLI(LightningCLI):
         if parser.command == "test":
             parser.add_argument("--errors", help="Picture (png, pdf, svg) to draw of all wrongly classified images.")
         if parser.command == "predict":
-            parser.add_argument("--images", nargs="+", type=str, help="Own images: files, folders, patterns.")
+            parser.add_argument(
+                "--images", nargs="+", type=str, default=[], help="Own images: files, folders, patterns."
+            )
             parser.add_argument("--csv", help="CSV file for their table (default: lightning_logs/predictions.csv).")
             parser.add_argument("--save_inputs", help="Folder in which to save them as the network sees them.")
 
@@ -282,7 +284,7 @@ class CLI(LightningCLI):
     def predict(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
         """Classify the images of `--images`, or the test images; raise a UserError if not all can be used."""
         config = self.config_init.predict
-        if config.images is not None:
+        if config.images:
             csv = Path(config.csv or Path(config.trainer.default_root_dir or "") / LOGS / "predictions.csv")
             classify_images(model.eval(), config.images, csv, config.save_inputs and Path(config.save_inputs))
             return

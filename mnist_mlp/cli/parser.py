@@ -54,7 +54,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        return text if action.default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
+        return text if action.default in (None, [], argparse.SUPPRESS) else f"{text} (default: %(default)s)"
 
     def add_argument(self, action: argparse.Action) -> None:
         library = action.dest.split(".")[0] in LIBRARY_GROUPS and action.dest not in HELP
