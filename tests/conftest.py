@@ -1,5 +1,6 @@
 """What several tests need: real MNIST where it is at hand, and the command line inside this process."""
 
+import gc
 import http.server
 import os
 import shutil
@@ -28,6 +29,7 @@ from mnist_mlp.cli.main import main
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all children
+gc.freeze()  # all that has been imported, which `gc.collect` would go through after each test
 ROOT = Path(__file__).parent.parent
 SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
 RUNS = Path("lightning_logs")
@@ -85,6 +87,7 @@ def _nothing_stays_of_a_run() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     torch.use_deterministic_algorithms(False)
+    gc.collect()  # trainers and what they hold, 200 MB of images each, refer to one another
 
 
 @pytest.fixture(scope="session")
