@@ -55,6 +55,7 @@ def test_home_in_options(home: Path, run: Run) -> None:
         ("--trainer.limit_val_batches 0.1", "limit_val_batches"),
         ("--trainer.val_check_interval 1000", "val_check_interval"),
         ("--trainer.accelerator tpu", "--trainer.accelerator tpu: "),
+        ("--trainer.devices 100000 --trainer.accelerator cpu", "--trainer.devices 100000: this machine has "),
         ("--trainer.max_time soon", "--trainer.max_time soon: "),
         ("--lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/lss", "--lr_scheduler.monitor val/lss is not"),
         ("--checkpoint.monitor val/lss", "--checkpoint.monitor val/lss is not logged: choose one of train/loss"),

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ FIXED = {"model.hidden", "model.activation"}  # settings that a command cannot c
 FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", "optimizer", "lr_scheduler"}
 FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
 PER_BATCH = (CyclicLR, OneCycleLR)  # schedulers that torch's documentation steps after every batch
+PER_CORE = 8  # processes, beyond which a machine runs out of memory before it trains
 TRAINER_DEFAULTS = {
     "max_epochs": 2,
     "devices": 1,
@@ -208,6 +210,9 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Count the processes, and try the checkpoint, before anything is written."""
+        cores, processes = os.cpu_count() or 1, self.trainer.num_devices
+        if self.trainer.strategy.root_device.type == "cpu" and processes > PER_CORE * cores:
+            raise UserError(f"--trainer.devices {processes}: this machine has {cores} cores, for a process each")
         if self.step is not None:
             devices, nodes = self.trainer.num_devices, self.trainer.num_nodes
             command = f"{self.subcommand} --trainer.devices {devices} --trainer.num_nodes {nodes}"
