@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import RUNS, SMALL, Run, assert_same_parameters, checkpoint, run_apart, scalars
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from mnist_mlp.cli.main import main
+from mnist_mlp.errors import StoppedBySignalError
 from mnist_mlp.runtime.last_checkpoint import LastCheckpoint
 from mnist_mlp.runtime.loss_log import LossLog
 
@@ -262,3 +263,28 @@ def test_time_is_up_between_epochs_and_validations(
     assert end.value.code == 143
     assert saved == [26, 51, 76, 101]
     assert "resume with:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_epoch_that_is_over_is_not_counted_again(stopped: bool, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither after a run that ends with it, nor after one that is stopped before the next."""
+    options = [*SMALL, "--trainer.max_epochs", 9, "--trainer.max_steps"]
+    run("fit", *options, 150)
+    if stopped:
+        save = LastCheckpoint.on_train_epoch_end
+
+        def interrupted(self: LastCheckpoint, trainer: Trainer, pl_module: LightningModule) -> None:
+            save(self, trainer, pl_module)
+            if trainer.global_step == 110:
+                raise StoppedBySignalError(signal.SIGTERM, between_updates=False)
+
+        monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", interrupted)
+        with pytest.raises(SystemExit):
+            run("fit", *options, 150)
+        monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save)
+    else:
+        run("fit", *options, 110)
+    assert checkpoint(version=1)["global_step"] == 110
+    run("fit", "--ckpt_path", "last", "--trainer.max_steps", 150)
+    assert_same_parameters(checkpoint(version=1)["state_dict"], checkpoint()["state_dict"])
+    assert scalars(1)["val/loss"] == scalars()["val/loss"]

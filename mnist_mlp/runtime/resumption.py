@@ -21,13 +21,19 @@ class Resumption(Callback):
         """Change a checkpoint before Lightning reads it.
 
         It counts an epoch cut short by `max_steps` or `max_time` as processed and would skip the rest of its images.
+        With `max_steps` it would go through an epoch that is over once more, without an image, and count it twice.
         And it restores the old step size where a new `lr` is given, which is how practitioners continue a run.
         """
         self.metrics = {name: torch.tensor(value) for name, value in checkpoint.get("metrics", {}).items()}
         loop = checkpoint["loops"]["fit_loop"]
-        if not loop["epoch_loop.batch_progress"]["is_last_batch"]:
-            for progress in (loop["epoch_progress"]["current"], loop["epoch_progress"]["total"]):
+        epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+        if not batches["is_last_batch"]:
+            for progress in (epochs["current"], epochs["total"]):
                 progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
+        elif epochs["current"]["processed"] == epochs["current"]["started"]:
+            for progress in (epochs["current"], epochs["total"]):
+                progress["completed"] = progress["processed"]
+            batches["current"], batches["is_last_batch"] = dict.fromkeys(batches["current"], 0), False
         lr = pl_module.hparams.lr
         if checkpoint["hyper_parameters"]["lr"] != lr:
             for state in checkpoint.get("optimizer_states", []):
