@@ -92,7 +92,7 @@ def test_a_stopped_comparison_says_that_it_is_unfinished(run: Run, monkeypatch: 
             main(["compare_decays", *options])
     assert end.value.code == 130
     folder = RUNS / "compare_decays_0"
-    assert "stopped before its end" in (folder / "UNFINISHED").read_text()
+    assert "ended before it had a result" in (folder / "UNFINISHED").read_text()
     run("compare_decays", *options)
     assert (RUNS / "compare_decays_1/settings.yaml").is_file()
     assert not (RUNS / "compare_decays_1/UNFINISHED").exists()

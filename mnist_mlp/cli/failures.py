@@ -1,6 +1,7 @@
 """Errors that nobody foresaw: one line on the terminal, and the traceback in a file."""
 
 import inspect
+import re
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from lightning.pytorch import Trainer
 
 from mnist_mlp.errors import TrainingError, UserError
 
+NAMES = "|".join(name for name in inspect.signature(Trainer).parameters if "_" in name)  # which are no other words
+ARGUMENTS = re.compile(rf"(?<![-.(\w])`?({NAMES})\b`?(?!\()")
 LIBRARIES = ("lightning", "lightning_utilities", "torch", "torchmetrics")
 
 
@@ -40,8 +43,8 @@ def unforeseen(error: Exception, folder: Path | None = None) -> TrainingError:
 
 
 def describe(error: Exception) -> str:
-    """An error's own words, in one line, or its kind if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's own words, in one line and with the Trainer's arguments as options, or its kind if it has none."""
+    return ARGUMENTS.sub(r"--trainer.\1", " ".join(str(error).split())) or type(error).__name__
 
 
 def culprit(group: str, owner: Callable[..., Any], settings: Namespace, error: Exception, **others: Any) -> str:

@@ -178,7 +178,7 @@ class CLI(LightningCLI):
         except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
             settings = self.config[self.subcommand].checkpoint
             option = culprit("checkpoint", ModelCheckpoint, settings, error, monitor=settings.monitor)
-            raise UserError(f"{option}{reworded(str(error))}") from error
+            raise UserError(f"{option}{reworded(describe(error))}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with a progress bar on a terminal or lines elsewhere, and for `fit` with checkpoints."""

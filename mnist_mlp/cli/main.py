@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mnist_mlp.cli.failures import unforeseen
+from mnist_mlp.cli.failures import describe, unforeseen
 from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
 from mnist_mlp.cli.parser import fail
 from mnist_mlp.cli.studies import STUDIES, run_study
@@ -51,7 +51,7 @@ def main(args: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (MisconfigurationException, OSError) as error:  # OSError: a folder that cannot be made, a full disk
-        fail(str(error))
+        fail(describe(error))
     except StoppedBySignalError as stop:
         if rank_zero_only.rank > 0:  # rank 0 says so; torchrun ends the others when one fails
             sys.exit(0)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -102,7 +103,8 @@ class Parser(LightningArgumentParser):
 def with_homes(value: Any) -> Any:
     """Settings with each `~/` as the user's home, which a shell leaves as it is in `--data.data_dir=~/data`."""
     if isinstance(value, str):
-        return os.path.expanduser(value) if value.startswith("~") else value  # noqa: PTH111 - `Path` drops a slash
+        path = os.path.expanduser(value)  # noqa: PTH111 - `Path` drops a slash
+        return fail(f"{value}: there is no such home") if path.startswith("~") else path
     if isinstance(value, Namespace):
         return Namespace({name: with_homes(item) for name, item in vars(value).items()})
     if isinstance(value, dict):
@@ -113,5 +115,6 @@ def with_homes(value: Any) -> Any:
 def fail(message: str, code: int = 2) -> NoReturn:
     """End with one line on stderr and an exit code."""
     message = re.sub(r"`?Trainer\((\w+)=(.*?)\)`?", r"--trainer.\1 \2", message)
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):  # nobody can be told
+        print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
     sys.exit(code)

@@ -1,16 +1,19 @@
 """Files of settings: where `--config` finds them, and what is refused in them."""
 
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, get_loader, set_loader
+from jsonargparse.typing import path_type
 
-import mnist_mlp
 from mnist_mlp.errors import UserError
 
 GROUPS = ("model", "data", "trainer", "checkpoint", "last")  # of options
-CLASSES = ("optimizer", "lr_scheduler")  # groups that the name of a class may stand for
+EMPTY = {*GROUPS, "optimizer", "lr_scheduler", "init_args"}  # may be, if all lines in it are commented out
+NULL, STRING, MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "str", "merge"))  # YAML's types
 
 yaml_value = get_loader("yaml")
 
@@ -18,12 +21,18 @@ yaml_value = get_loader("yaml")
 class SettingsFile(ActionConfigFile):
     """The option `--config`: a file, the name of a recipe, or YAML itself; it may set nothing, but no key twice."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.read = cache(Path.read_text)  # once: a pipe, as of `--config <(...)`, is empty afterwards
+
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         path = find_settings(values)
-        text = path.read_text(encoding="utf-8") if path else values
+        text = self.read(path, encoding="utf-8-sig") if path else values
+        folder = path_type("fr")(str(path)).relative_path_context() if path and path.is_file() else nullcontext()
         try:
             if sets_something(text):
-                super().__call__(parser, cfg, str(path or values), option_string)
+                with folder:  # of files that it names
+                    super().__call__(parser, cfg, text, option_string)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--config {path or 'text'}: {' '.join(str(error).split())}") from None
 
@@ -34,7 +43,7 @@ def find_settings(name: str) -> Path | None:
     Raises:
         UserError: It names neither. Says which recipes there are.
     """
-    path, package = Path(name).expanduser(), Path(mnist_mlp.__file__).parent
+    path, package = Path(name).expanduser(), Path(__file__).parent.parent
     if path.exists() and not path.is_dir():
         return path
     folders = (package / "configs", package.parent / "configs")  # in an installed wheel, and in a checkout
@@ -52,16 +61,17 @@ def sets_something(text: str) -> bool:
     Raises:
         UserError: It is not a mapping, nor empty, or has a key twice, or a group of options that is none.
     """
-    settings = yaml_value(text)
-    if settings is None:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is None or node.tag == NULL:
         return False
-    if not isinstance(settings, dict):
+    if not isinstance(node, yaml.MappingNode):
         raise UserError("has no settings, such as `model: {lr: 0.1}`")
-    for group in GROUPS:
-        if not isinstance(settings.get(group), dict | str | None):  # a string names another file
-            raise UserError(f"--{group} is a group of options, not {settings[group]}")
-    check_keys(yaml.compose(text, Loader=yaml.SafeLoader), "", {})
-    return True
+    check_keys(node, "", {})
+    settings = {key.value: value for key, value in node.value}
+    for group in settings.keys() & set(GROUPS):
+        if not isinstance(settings[group], yaml.MappingNode) and settings[group].tag not in (NULL, STRING):
+            raise UserError(f"--{group} is a group of options, not {settings[group].value or '[]'}")
+    return any(name not in EMPTY or value.tag != NULL for name, value in settings.items())
 
 
 def check_keys(node: yaml.Node, name: str, lines: dict[str, int]) -> None:
@@ -72,6 +82,8 @@ def check_keys(node: yaml.Node, name: str, lines: dict[str, int]) -> None:
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             full, line = f"{name}{key.value}", key.start_mark.line + 1
+            if key.tag not in (STRING, MERGE):
+                raise UserError(f"line {line}: the name of an option must be a word, not {key.value}")
             if full in lines:
                 raise UserError(f"line {line}: {full} is already set in line {lines[full]}: leave one out")
             lines[full] = line
@@ -84,8 +96,7 @@ def without_empty_groups(text: str) -> Any:
     def fill(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        groups = (*GROUPS, *CLASSES, "init_args")
-        return {key: fill(item) for key, item in value.items() if item is not None or key not in groups}
+        return {key: fill(item) for key, item in value.items() if item is not None or key not in EMPTY}
 
     return fill(yaml_value(text))
 

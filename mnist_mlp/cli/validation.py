@@ -1,6 +1,7 @@
 """Refuse settings of `fit` that have no effect or an unwanted one."""
 
 import inspect
+import math
 
 import torch
 from jsonargparse import Namespace
@@ -16,6 +17,11 @@ def check_settings(config: Namespace, lr: float | None, lr_is_given: bool) -> No
 
     `lr` is that of the run that is resumed, and `lr_is_given` says whether the command line has one.
     """
+    for name, value in config.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"--{name} nan: must be a number")
+    if config.lr_scheduler and config.lr_scheduler.class_path.endswith(".LRScheduler"):
+        raise UserError("--lr_scheduler LRScheduler is the base of all of them: give one, for example StepLR")
     if not config.trainer.callbacks:  # which may log others
         for group in ("checkpoint", "lr_scheduler.init_args"):
             metric = config.get(f"{group}.monitor")

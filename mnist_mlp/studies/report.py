@@ -50,7 +50,7 @@ class Report:
     def __init__(self, logs: str | Path, name: str) -> None:
         self.folder = new_folder(Path(logs), name)
         self.unfinished = self.folder / "UNFINISHED"
-        self.unfinished.write_text(f"{name} is still at work, or was stopped before its end.\n")
+        self.unfinished.write_text(f"{name} is still at work, or ended before it had a result.\n")
         self.suggests = True  # commands to type next
 
     def settings(self, model: MLPClassifier, data: MNISTDataModule, **own: object) -> None:
