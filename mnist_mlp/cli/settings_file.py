@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, get_loader, set_loader
 
-import mnist_mlp
 from mnist_mlp.errors import UserError
 
 GROUPS = ("model", "data", "trainer", "checkpoint", "last")  # of options
@@ -34,7 +33,7 @@ def find_settings(name: str) -> Path | None:
     Raises:
         UserError: It names neither. Says which recipes there are.
     """
-    path, package = Path(name).expanduser(), Path(mnist_mlp.__file__).parent
+    path, package = Path(name).expanduser(), Path(__file__).parents[1]
     if path.exists() and not path.is_dir():
         return path
     folders = (package / "configs", package.parent / "configs")  # in an installed wheel, and in a checkout
