@@ -78,13 +78,13 @@ def check_keys(node: yaml.Node, name: str, lines: dict[str, int]) -> None:
 
 
 def without_empty_groups(text: str) -> Any:
-    """Load YAML without groups whose lines are all commented out: jsonargparse takes `trainer:` for no trainer."""
+    """Load YAML without empty groups, as of lines all commented out: jsonargparse takes `trainer:` for no trainer."""
 
     def fill(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         groups = (*GROUPS, *CLASSES, "init_args")
-        return {key: fill(item) for key, item in value.items() if item is not None or key not in groups}
+        return {key: fill(item) for key, item in value.items() if item not in (None, {}) or key not in groups}
 
     return fill(yaml_value(text))
 
