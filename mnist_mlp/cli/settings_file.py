@@ -43,7 +43,7 @@ def find_settings(name: str) -> Path | None:
     Raises:
         UserError: It names neither. Says which recipes there are.
     """
-    path, package = Path(name).expanduser(), Path(__file__).parent.parent
+    path, package = Path(name).expanduser(), Path(__file__).parents[1]
     if path.exists() and not path.is_dir():
         return path
     folders = (package / "configs", package.parent / "configs")  # in an installed wheel, and in a checkout
@@ -91,12 +91,12 @@ def check_keys(node: yaml.Node, name: str, lines: dict[str, int]) -> None:
 
 
 def without_empty_groups(text: str) -> Any:
-    """Load YAML without groups whose lines are all commented out: jsonargparse takes `trainer:` for no trainer."""
+    """Load YAML without empty groups, as of lines all commented out: jsonargparse takes `trainer:` for no trainer."""
 
     def fill(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {key: fill(item) for key, item in value.items() if item is not None or key not in EMPTY}
+        return {key: fill(item) for key, item in value.items() if item not in (None, {}) or key not in EMPTY}
 
     return fill(yaml_value(text))
 
