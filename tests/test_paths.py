@@ -53,7 +53,8 @@ def test_home_in_options(home: Path, run: Run) -> None:
     ("words", "part"),
     [
         ("--trainer.limit_val_batches 0.1", "limit_val_batches"),
-        ("--trainer.val_check_interval 1000", "val_check_interval"),
+        ("--trainer.val_check_interval 1000", "error: --trainer.val_check_interval (1000) must be"),
+        ("--data.data_dir ~nobody/data", "~nobody/data: there is no such home"),
         ("--trainer.accelerator tpu", "--trainer.accelerator tpu: "),
         ("--trainer.devices 100000 --trainer.accelerator cpu", "--trainer.devices 100000: this machine has "),
         ("--trainer.max_time soon", "--trainer.max_time soon: "),
@@ -103,6 +104,13 @@ def test_closed_streams(tmp_path: Path) -> None:
     result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert (tmp_path / RUNS / "version_0/checkpoints/last.ckpt").is_file()
+
+
+def test_a_full_disk_for_messages_changes_no_exit_code(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    command = f'"{sys.executable}" -m mnist_mlp fit --model.lr fast 2> /dev/full'
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 2
 
 
 def test_names_beyond_ascii_where_the_terminal_has_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files of settings: what cannot be used is refused in a line that names the option, and `--config` finds recipes."""
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SMALL, Error, Run
+from conftest import SMALL, Error, Run, checkpoint
 
 from mnist_mlp.cli.main import main
 
@@ -105,6 +106,10 @@ def test_a_setting_of_a_wrong_kind(printed: Printed, full: bool, capsys: pytest.
         ("3", "has no settings, such as"),
         ("model: [", "--config settings.yaml: "),
         ("model: &m {lr: *m}", "--config settings.yaml: "),
+        ("model: {on: 1}", "line 1: the name of an option must be a word, not on"),
+        ("epochs: 3", "--epochs is no option of this command"),
+        ("lr_scheduler: {}", "--lr_scheduler LRScheduler is the base of all of them"),
+        ("trainer: {gradient_clip_val: .nan}", "--trainer.gradient_clip_val nan: must be a number"),
     ],
 )
 def test_what_is_refused(text: str, part: str, error: Error, tmp_path: Path) -> None:
@@ -124,6 +129,7 @@ def test_what_is_refused_on_the_command_line_too(error: Error) -> None:
         "# model:\n#   lr: 0.3\n",
         "---\n# nothing\n",
         "model:\n  # lr: 0.3\ntrainer:\n",
+        "model:",
         "optimizer:\n  # class_path: Adam\n",
         "{}",
     ],
@@ -133,6 +139,34 @@ def test_nothing_set(text: str, run: Run, printed: Printed, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         run("fit", "--config", "settings.yaml", "--print_config")
     assert yaml.safe_load(capsys.readouterr().out) == printed
+
+
+def test_a_pipe_is_read_once(run: Run) -> None:
+    """As of `--config <(...)`; a resumed run parses its arguments twice."""
+    run("fit", *SMALL, "--trainer.max_steps", 1)
+    reading, writing = os.pipe()
+    os.write(writing, b"trainer: {max_steps: 2}")
+    os.close(writing)
+    run("fit", "--ckpt_path", "last", "--config", f"/dev/fd/{reading}")
+    os.close(reading)
+    assert checkpoint()["global_step"] == 2
+
+
+def test_files_are_utf8_wherever_they_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "ascii")
+    Path("settings.yaml").write_bytes("\ufeffdata: {data_dir: übung} # größer".encode())
+    run("fit", *SMALL, "--trainer.max_steps", 1, "--config", "settings.yaml")
+    assert checkpoint()["datamodule_hyper_parameters"]["data_dir"] == "übung"
+
+
+def test_a_group_in_a_file_of_its_own(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Found beside the file that names it."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/settings.yaml").write_text("model: model.yaml")
+    (tmp_path / "folder/model.yaml").write_text("lr: 0.7")
+    with pytest.raises(SystemExit):
+        run("fit", "--config", "folder/settings.yaml", "--print_config")
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["lr"] == 0.7
 
 
 def test_a_class_without_settings(run: Run) -> None:
