@@ -30,9 +30,9 @@ class SettingsFile(ActionConfigFile):
         text = self.read(path, encoding="utf-8-sig") if path else values
         folder = path_type("fr")(str(path)).relative_path_context() if path and path.is_file() else nullcontext()
         try:
-            if sets_something(text):
+            if settings := checked(text):
                 with folder:  # of files that it names
-                    super().__call__(parser, cfg, text, option_string)
+                    super().__call__(parser, cfg, settings, option_string)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--config {path or 'text'}: {' '.join(str(error).split())}") from None
 
@@ -55,15 +55,15 @@ def find_settings(name: str) -> Path | None:
     raise UserError(f"--config {name}: is neither a file nor a recipe, which are {', '.join(sorted(recipes))}")
 
 
-def sets_something(text: str) -> bool:
-    """Whether YAML has settings.
+def checked(text: str) -> str:
+    """The settings in YAML, as ASCII, which may pass for a path in any locale; empty if there are none.
 
     Raises:
         UserError: It is not a mapping, nor empty, or has a key twice, or a group of options that is none.
     """
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None or node.tag == NULL:
-        return False
+        return ""
     if not isinstance(node, yaml.MappingNode):
         raise UserError("has no settings, such as `model: {lr: 0.1}`")
     check_keys(node, "", {})
@@ -71,7 +71,9 @@ def sets_something(text: str) -> bool:
     for group in settings.keys() & set(GROUPS):
         if not isinstance(settings[group], yaml.MappingNode) and settings[group].tag not in (NULL, STRING):
             raise UserError(f"--{group} is a group of options, not {settings[group].value or '[]'}")
-    return any(name not in EMPTY or value.tag != NULL for name, value in settings.items())
+    if all(name in EMPTY and value.tag == NULL for name, value in settings.items()):
+        return ""
+    return yaml.serialize(node, Dumper=yaml.SafeDumper)
 
 
 def check_keys(node: yaml.Node, name: str, lines: dict[str, int]) -> None:
