@@ -19,7 +19,12 @@ WORDS: tuple[tuple[str, Words], ...] = (  # of jsonargparse, in one line, and ho
     (r" and v<", " and <"),
     (r"Not of type \w+: (.+) does not conform to restriction v(.+)", r"must be \2, not \1"),
     (
-        r"Does not validate against any of the Union .*?Problem with given class_path '[\w.]*?(\w+)': (.+?) - Exp.*",
+        r"Does not validate .*?Problem with given class_path '[\w.]*?(\w+)': --(\w+): [^:]*Subtypes: \[(.+?)\] Errors:"
+        r" .*? Given value: (.*?) - (?:Exp|Import path|Problem).*",
+        lambda match: f"{match[1]}: --{match[2]}: must be one of {kinds(match[3])}, not '{match[4]}'",
+    ),
+    (
+        r"Does not validate .*?Problem with given class_path '[\w.]*?(\w+)': (.+?) - (?:Exp|Import path|Problem).*",
         r"\1: \2",
     ),
     (r"--([\w.]+): (\w+): the following arguments are required: (\w+).*", r"--\1.\3: \2 needs it: give a value"),
