@@ -54,7 +54,7 @@ def test_home_in_options(home: Path, run: Run) -> None:
     [
         ("--trainer.limit_val_batches 0.1", "limit_val_batches"),
         ("--trainer.val_check_interval 1000", "error: --trainer.val_check_interval (1000) must be"),
-        ("--data.data_dir ~nobody/data", "~nobody/data: there is no such home"),
+        ("--data.data_dir ~no-user/data", "~no-user/data: there is no such home"),
         ("--trainer.accelerator tpu", "--trainer.accelerator tpu: "),
         ("--trainer.devices 100000 --trainer.accelerator cpu", "--trainer.devices 100000: this machine has "),
         ("--trainer.max_time soon", "--trainer.max_time soon: "),
