@@ -13,7 +13,7 @@ from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.datasets.mnist import fetch_mnist, raw_folder
+from mnist_mlp.datasets.mnist import fetch_mnist
 from mnist_mlp.runtime.fast_training import FastClassifier
 from mnist_mlp.studies.compare_batch_sizes import compare_batch_sizes
 from mnist_mlp.studies.compare_decays import compare_decays
@@ -27,7 +27,7 @@ def prepare_data(data: MNISTDataModule) -> None:
     A UserError says why it cannot be downloaded or written, or which file is broken.
     """
     fetch_mnist(data.hparams.data_dir)
-    print(f"mnist is ready in {raw_folder(data.hparams.data_dir)}")
+    print(f"mnist is ready in {data.hparams.data_dir}")
 
 
 FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods, export, draw)

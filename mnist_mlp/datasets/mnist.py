@@ -32,7 +32,7 @@ def mnist_exists(data_dir: str | Path) -> bool:
 
 
 def roots(data_dir: str | Path) -> tuple[Path, Path]:
-    """The directories in which torchvision is to look, the first one where `MNIST/raw` of the other has impostors."""
+    """The directories for torchvision to read: the first if it is there, as where the second holds impostors."""
     return Path(data_dir) / "genuine", Path(data_dir)
 
 
@@ -75,8 +75,8 @@ def fetch_mnist(data_dir: str | Path) -> None:
                 download_archives(root, raw)
             for name, content in found.items():
                 (scratch / name).write_bytes(content)
-            for path in scratch.iterdir():
-                path.replace(raw / path.name)
+            for name in FILES:
+                (scratch / name).replace(raw / name)
     except OSError as error:
         raise UserError(f"--data.data_dir {data_dir} cannot be written: {error}") from None
     finally:

@@ -114,7 +114,7 @@ def to_mnist(image: Image.Image) -> Tensor | None:
     rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.5) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
-    scaled = Image.fromarray(np.float32(ink)).resize((width, height), Image.Resampling.BICUBIC)
+    scaled = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     digit = np.asarray(scaled).clip(0, None)
     digit = digit / digit.max()
     centre = [np.arange(side) @ digit.sum(axis=axis) / digit.sum() for side, axis in ((height, 1), (width, 0))]
@@ -132,7 +132,8 @@ def contrast(image: Image.Image) -> np.ndarray:
         values = np.asarray(image, dtype=np.float32)
         finite = np.isfinite(values)
         values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
-        image = Image.fromarray(np.uint8((values - values.min()) / (np.ptp(values) or 1) * 255))
+        values = (values - values.min()) / (np.ptp(values) or 1) * 255
+        image = Image.fromarray(values.astype(np.uint8))
     image = image.convert("RGBA")
     image.thumbnail((LONGEST, LONGEST))
     pixels = np.asarray(image, dtype=np.float64)
