@@ -65,6 +65,14 @@ def test_home_in_options(home: Path, run: Run) -> None:
             "--lr_scheduler.cycle_momentum false",
             "OneCycleLR ends after 30 steps, the run has 110 updates",
         ),
+        ("--optimizer SGD --optimizer.lr -1", "--optimizer SGD(lr=-1.0): "),
+        ("--optimizer SparseAdam", "--optimizer SparseAdam(): "),
+        ("--lr_scheduler StepLR --lr_scheduler.step_size 0", "--lr_scheduler StepLR(step_size=0): "),
+        ("--lr_scheduler CosineAnnealingLR --lr_scheduler.T_max 0", "--lr_scheduler CosineAnnealingLR(T_max=0): "),
+        (
+            "--lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/loss --lr_scheduler.factor 3",
+            "--lr_scheduler ReduceLROnPlateau(monitor=val/loss, factor=3.0): ",
+        ),
     ],
 )
 @pytest.mark.parametrize("logger", ["true", "false"])

@@ -27,7 +27,7 @@ from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.slurm import current_step
-from mnist_mlp.cli.validation import check_settings
+from mnist_mlp.cli.validation import check_settings, try_update_rule
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.display.drawings import draw_errors
@@ -171,6 +171,8 @@ class CLI(LightningCLI):
         if config.lr_scheduler and not config.optimizer:  # Lightning would ignore the scheduler
             plain = Namespace(lr=float(config.model.lr))
             config.optimizer = Namespace(class_path="mnist_mlp.gradient.GradientDescent", init_args=plain)
+        if self.subcommand == "fit":
+            try_update_rule(config)
 
     def instantiate_classes(self) -> None:
         try:

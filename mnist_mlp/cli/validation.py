@@ -2,12 +2,19 @@
 
 import inspect
 import math
+import pydoc
+import warnings
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.cli.failures import describe
 from mnist_mlp.errors import UserError
+from mnist_mlp.network import MLP
 
 METRICS = ("train/loss", "val/loss", "val/accuracy", "train/grad_norm")  # that `fit` logs
 
@@ -54,3 +61,38 @@ def check_settings(config: Namespace, lr: float | None, lr_is_given: bool) -> No
             raise UserError(f"{schedule} needs validation images: give --data.val_size")
         if trainer.check_val_every_n_epoch != 1:
             raise UserError(f"{schedule} needs --trainer.check_val_every_n_epoch 1: it counts epochs")
+
+
+def try_update_rule(config: Namespace) -> None:
+    """Step the optimizer and the scheduler of the settings once, on parameters of the network's shapes.
+
+    torch finds most wrong values only then, amid training.
+
+    Raises:
+        UserError: Names the class and the arguments given to it.
+    """
+    with torch.device("meta"):  # which draws no random numbers
+        shapes = [u.shape for u in MLP(config.model.hidden).parameters()]
+    made: Any = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    for u in made:
+        u.grad = torch.zeros_like(u)
+    for option in ("optimizer", "lr_scheduler"):
+        if not config[option]:
+            continue
+        kind: Any = pydoc.locate(config[option].class_path)
+        arguments = config[option].get("init_args", Namespace()).as_dict()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the run will say them
+                made = kind(made, **arguments)
+                if isinstance(made, ReduceLROnPlateau):
+                    made.step(0.0)
+                elif option == "lr_scheduler":
+                    made.step()
+                elif not (arguments.get("capturable") and torch.cuda.is_available()):  # the CPU's cannot be
+                    made.step(lambda: 0.0)
+        except Exception as error:  # of any kind, as each class of torch's has it
+            classes = [inspect.signature(base).parameters for base in kind.__mro__[:-1]]
+            usual = [(name, parameter.default) for parameters in classes for name, parameter in parameters.items()]
+            given = ", ".join(f"{name}={value}" for name, value in arguments.items() if (name, value) not in usual)
+            raise UserError(f"--{option} {kind.__name__}({given}): {describe(error)}") from error
