@@ -50,11 +50,12 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a GPU where there is none."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    """Skips what needs a GPU where there is none, and what only --full runs."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("full") and not item.config.getoption("--full"):
+            item.add_marker(pytest.mark.skip(reason="runs with --full"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,6 +89,7 @@ def _nothing_stays_of_a_run() -> Iterator[None]:
     os.environ.update(before)
     torch.use_deterministic_algorithms(False)
     gc.collect()  # trainers and what they hold, 200 MB of images each, refer to one another
+    gc.freeze()  # what has been imported meanwhile
 
 
 @pytest.fixture(scope="session")
@@ -127,9 +129,9 @@ def mnist_dir(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data_dir
 
 
-@pytest.fixture
-def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a network: the mirrors refuse the connection."""
+@pytest.fixture(autouse=True)
+def _no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a network: MNIST's mirrors refuse the connection."""
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
 
 

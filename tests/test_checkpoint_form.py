@@ -19,10 +19,10 @@ WRONG = (None, "x", 3, -1.5, float("nan"), True, [], {}, (1, "y"), torch.zeros(3
 PLATEAU = ("--model.schedule", "plateau")
 ADAM = ("--optimizer", "Adam", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1)
 COMMANDS = (  # with the options of the run whose checkpoint they get, and the number of cases without --full
-    (("fit", "--trainer.max_steps", "65"), PLATEAU, 40),
-    (("fit", "--trainer.max_steps", "65"), ADAM, 20),
+    (("fit", "--trainer.max_steps", "65"), PLATEAU, 16),
+    (("fit", "--trainer.max_steps", "65"), ADAM, 8),
     (("test",), PLATEAU, 10),
-    (("draw", "--open", "false", "--to", "page.html"), PLATEAU, 20),
+    (("draw", "--open", "false", "--to", "page.html"), PLATEAU, 10),
 )
 
 

@@ -191,7 +191,7 @@ def test_data_dir_that_cannot_be_written(error: Error, tmp_path: Path) -> None:
     assert "--data.data_dir file/data cannot be written" in line
 
 
-def test_mnist_that_is_not_to_be_had(error: Error, no_mirrors: None) -> None:
+def test_mnist_that_is_not_to_be_had(error: Error) -> None:
     line = error("fit", "--data.source", "mnist")
     assert "train-images-idx3-ubyte.gz" in line
     assert "data/MNIST/raw" in line
@@ -203,7 +203,7 @@ def test_broken_mnist(archives: Path, error: Error, tmp_path: Path) -> None:
     assert "train-labels-idx1-ubyte.gz is not MNIST's" in error("fit")
 
 
-def test_run_without_mnist_and_network_names_its_data_set_twice(run: Run, no_mirrors: None) -> None:
+def test_run_without_mnist_and_network_names_its_data_set_twice(run: Run) -> None:
     output, messages = run("fit", "--trainer.max_steps", 1)
     assert "warning: the data set is the stand-in `digits`, not MNIST" in messages
     assert "data set    digits" in output

@@ -155,7 +155,7 @@ def test_training_does_not_touch_the_test_set(mnist_dir: Path) -> None:
 
 
 def test_four_archives_put_there_by_hand_are_enough(
-    archives: Path, tmp_path: Path, no_mirrors: None, monkeypatch: pytest.MonkeyPatch
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = put_archives(archives, tmp_path)
     fetch_mnist(tmp_path)
@@ -220,9 +220,7 @@ def test_name_of_a_mirror_that_is_never_resolved_costs_no_more(monkeypatch: pyte
 
 @pytest.mark.parametrize("name", [name for name, _ in MNIST.resources])
 @pytest.mark.parametrize("damage", ["truncated", "corrupted", "foreign"])
-def test_broken_archive_is_named_and_never_trained_on(
-    name: str, damage: str, archives: Path, tmp_path: Path, no_mirrors: None
-) -> None:
+def test_broken_archive_is_named_and_never_trained_on(name: str, damage: str, archives: Path, tmp_path: Path) -> None:
     path = put_archives(archives, tmp_path) / name
     break_file(path, damage)
     with pytest.raises(UserError, match=rf"{name}.*put the original in its place"):
@@ -261,7 +259,7 @@ def kaggle(name: str) -> str:
     ],
 )
 def test_files_in_other_wrappings_are_read(
-    place: Callable[[str], str], wrapping: Callable[[bytes], bytes], archives: Path, tmp_path: Path, no_mirrors: None
+    place: Callable[[str], str], wrapping: Callable[[bytes], bytes], archives: Path, tmp_path: Path
 ) -> None:
     for archive in archives.glob("*.gz"):
         path = tmp_path / place(archive.stem)
@@ -277,7 +275,7 @@ def test_files_in_other_wrappings_are_read(
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before.keys() | made
 
 
-def test_a_zip_archive_is_read(archives: Path, tmp_path: Path, no_mirrors: None) -> None:
+def test_a_zip_archive_is_read(archives: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as file:
         for archive in archives.glob("*.gz"):
             file.write(archive, kaggle(archive.stem))
@@ -285,7 +283,7 @@ def test_a_zip_archive_is_read(archives: Path, tmp_path: Path, no_mirrors: None)
     assert mnist_exists(tmp_path)
 
 
-def test_a_folder_without_the_file_is_no_file(tmp_path: Path, no_mirrors: None) -> None:
+def test_a_folder_without_the_file_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").mkdir(parents=True)
     with pytest.raises(NotFoundError, match="no mirror"):
         fetch_mnist(tmp_path)
@@ -307,14 +305,14 @@ def test_auto_takes_mnist_where_it_is(mnist_dir: Path) -> None:
     assert ready(data_dir=mnist_dir).dataset == "mnist"
 
 
-def test_auto_without_mnist_and_network_takes_the_digits_and_says_so(tmp_path: Path, no_mirrors: None) -> None:
+def test_auto_without_mnist_and_network_takes_the_digits_and_says_so(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"digits.*not MNIST.*MNIST.raw"):
         data = ready(data_dir=tmp_path / "data")
     assert data.dataset == data.hparams.dataset == "digits"
     assert not (tmp_path / "data").exists()
 
 
-def test_mnist_asked_for_and_not_to_be_had_is_an_error(tmp_path: Path, no_mirrors: None) -> None:
+def test_mnist_asked_for_and_not_to_be_had_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"train-images-idx3-ubyte.gz.*--data.source digits"):
         ready(data_dir=tmp_path / "data", source="mnist")
 

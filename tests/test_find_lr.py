@@ -184,6 +184,7 @@ def test_solution_1_on_mnist(mnist_dir: Path, run: Run) -> None:
     assert float(verdicts[0.01][2]) > 1.5 * float(verdicts[0.1][2])
 
 
+@pytest.mark.full
 def test_cross_entropy_on_mnist(mnist_dir: Path, run: Run) -> None:
     output, _ = run("find_lr", "--data.data_dir", mnist_dir, "--model.loss", "cross_entropy", "--refine", 0)
     assert "\ngamma_0 = 1\n" in output

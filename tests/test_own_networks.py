@@ -591,7 +591,7 @@ def test_labels_of_any_integers_and_targets_of_integers(loss: str) -> None:
         loss_and_gradient(perceptron(), LOSSES[loss], x, y[:, None])
 
 
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.full)])
 def test_a_compiled_module_trains_to_the_same_losses(backend: str) -> None:
     if backend == "inductor" and not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("needs a C++ compiler")

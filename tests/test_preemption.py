@@ -53,15 +53,20 @@ def assert_same_run(version: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", ["", "--model.schedule plateau", "--model.schedule plateau --data.distort true"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param("", marks=pytest.mark.full),
+        pytest.param("--model.schedule plateau", marks=pytest.mark.full),
+        "--model.schedule plateau --data.distort true",
+    ],
+)
 def test_a_run_killed_at_any_moment_goes_on_exactly(settings: str, full: bool, run: Run) -> None:
-    if "distort" not in settings and not full:
-        pytest.skip("the other settings do more")
     options = [*OFTEN, *settings.split(), "--trainer.max_epochs", "30" if full else "4"]
     run("fit", *options)
     RUNS.rename("whole")
     moments, kills = random.Random(0), 0
-    while kills < (20 if full else 2):
+    while kills < (20 if full else 1):
         process = subprocess.Popen(
             [*FIT, *resume_or_start(options)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -107,14 +112,16 @@ def name_threads():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "devices"),
-    [(signal.SIGINT, 1), (signal.SIGTERM, 1), pytest.param(signal.SIGTERM, 2, marks=processes)],
+    [
+        (signal.SIGINT, 1),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.full),
+        pytest.param(signal.SIGTERM, 2, marks=processes),
+    ],
     ids=str,
 )
 def test_a_signal_ends_a_run_tidily(
-    signum: int, devices: int, full: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signum: int, devices: int, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if (signum, devices) == (signal.SIGTERM, 1) and not full:
-        pytest.skip("done by two processes")
     fit = run if devices == 1 else run_apart
     options = [*OFTEN, "--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--trainer.max_epochs"]
     fit("fit", *options, 3)

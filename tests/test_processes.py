@@ -1,16 +1,13 @@
-"""Several processes: the run of one with the whole batch; by Lightning's launcher, by torchrun and under SLURM."""
+"""Several processes: the run of one with the whole batch; by Lightning's launcher and by torchrun."""
 
-import os
 import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import ROOT, RUNS, Run, checkpoint, run_apart, scalars
+from conftest import RUNS, Run, checkpoint, run_apart, scalars
 
 pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 DIGITS = ["--data.source", "digits", "--model.hidden", "[20]", "--trainer.accelerator", "cpu"]
@@ -34,7 +31,7 @@ main()
 '''
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.full)])
 def test_processes_are_one_with_the_whole_batch(processes: int, run: Run, tmp_path: Path) -> None:
     """Though the last batch has only 2 images, for 2 or for 4 processes."""
     (tmp_path / "ranks.py").write_text(RANKS)
@@ -62,7 +59,7 @@ def test_test_counts_no_image_twice(run: Run) -> None:
     assert values[1] == pytest.approx(values[0], rel=1e-6)
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_torchrun(nodes: int, run: Run) -> None:
     options = [*DIGITS, "--trainer.max_steps", 10]
     run("fit", *options, "--data.batch_size", 1000)
@@ -83,59 +80,3 @@ def test_torchrun(nodes: int, run: Run) -> None:
     one, two = (checkpoint(version=version)["state_dict"] for version in (0, 1))
     for name, parameter in one.items():
         assert (two[name] - parameter).norm() <= 1e-5 * parameter.norm()
-
-
-SRUN = """#!/bin/bash
-# As far as a job can tell: its tasks are processes here, and a signal reaches each of them
-trap 'kill -TERM $tasks' TERM
-for ((i = 0; i < SLURM_NTASKS; i++)); do
-    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 "$@" & tasks="$tasks $!"
-done
-code=0
-for task in $tasks; do
-    wait "$task"; each=$?
-    if [ $each -gt 128 ] && kill -0 "$task" 2> /dev/null; then wait "$task"; each=$?; fi
-    if [ $each -gt $code ]; then code=$each; fi
-done
-exit $code
-"""
-
-
-def test_a_slurm_job_that_is_preempted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >> requeued\n')):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    slurm = {"JOB_ID": "4711", "JOB_NAME": "mnist_mlp", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}
-    slurm |= {"NODELIST": "localhost", "JOB_NODELIST": "localhost", "CPUS_PER_TASK": "1"}
-    slurm |= {"STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "localhost"}
-    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()} | {"PATH": path}
-
-    def job(*words: str) -> subprocess.Popen:
-        script = ["bash", "configs/cluster.sbatch", *DIGITS, *words]
-        out = (tmp_path / "out").open("a")
-        return subprocess.Popen(script, cwd=tmp_path, env=environment, stdout=out, stderr=out)
-
-    def printed() -> str:
-        return (tmp_path / "out").read_text()
-
-    first = job("--trainer.max_epochs", "1000")
-    while "epoch 1 of" not in printed():
-        assert first.poll() is None, printed()
-        time.sleep(0.1)
-    subprocess.run(["pkill", "-TERM", "-f", str(programs / "srun")], check=True)
-    assert first.wait(timeout=300) == 143, printed()
-    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
-    assert printed().count("stopped by SIGTERM; resume with:") == 1
-    folder = tmp_path / "job_4711" / "lightning_logs"
-    saved = torch.load(folder / "version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert saved >= 275
-
-    epochs = saved // 275 + 1
-    assert job("--trainer.max_epochs", str(epochs)).wait(timeout=300) == 0, printed()
-    assert [each.name for each in folder.iterdir()] == ["version_0"]
-    ended = torch.load(folder / "version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert ended == 275 * epochs
