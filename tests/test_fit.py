@@ -350,10 +350,10 @@ def test_training_after_a_test_in_a_python_session(tmp_path: Path, monkeypatch: 
 
 
 def test_another_optimizer(run: Run) -> None:
-    run("fit", *SMALL, "--model.hidden", "[100]", "--optimizer", "Adam", "--optimizer.lr", 1e-3)
+    run("fit", *SMALL, "--model.hidden", "[200]", "--optimizer", "Adam", "--optimizer.lr", 1e-3)
     assert checkpoint()["global_step"] == 110
     assert {"exp_avg", "exp_avg_sq"} <= checkpoint()["optimizer_states"][0]["state"][0].keys()
-    assert scalars()["val/accuracy"][-1][1] > 0.85
+    assert scalars()["val/accuracy"][-1][1] > 0.9
 
 
 def test_a_scheduler_steps_every_epoch(run: Run) -> None:
