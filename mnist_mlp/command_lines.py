@@ -23,6 +23,8 @@ UNUSED: dict[str, frozenset[str]] = {  # options of `fit` that a command chooses
     "compare_batch_sizes": SCHEDULE | {"model.lr", "data.batch_size"},
     "compare_decays": frozenset({"model.schedule", "model.decay"}),
     "compare_methods": frozenset({"model.lr", "model.schedule", "model.max_decays"}),
+    "export": frozenset(),
+    "draw": frozenset(),
 }
 
 
@@ -62,4 +64,4 @@ def format_argument(value: object) -> str:
     """A setting as it is typed."""
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+    return value if isinstance(value, str) else json.dumps(value, default=str).replace(" ", "")

@@ -14,61 +14,142 @@ import yaml
 from conftest import ROOT, SMALL, Error, Run, put_archives, serve
 
 from mnist_mlp import MLPClassifier
+from mnist_mlp.cli.lightning_cli import COMMANDS
 from mnist_mlp.cli.main import main
+from mnist_mlp.cli.short_names import SHORT
+from mnist_mlp.cli.studies import STUDIES
+
+Help = Callable[..., str]
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_help_is_short_and_explains_our_options(command: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(command, "--help")
-    text = capsys.readouterr().out
-    assert end.value.code == 0
-    assert len(text.splitlines()) < 110
-    text = " ".join(text.split())
-    for option, default in (
-        ("--model.hidden", "(500,)"),
-        ("--model.activation", "softplus"),
-        ("--model.loss", "mse"),
-        ("--data.data_dir", "data"),
-        ("--data.source", "auto"),
-        ("--data.batch_size", "200"),
-        ("--data.val_size", "5000"),
-    ):
-        own = re.split(rf" {option}[ ,]", text)[1].replace(f"{option}+", "")  # which Python 3.13 lists too
-        assert f"(default: {default})" in own.split(" --data")[0].split(" --model.activ")[0]
-    assert ("--model.lr" in text) == ("--trainer.max_epochs" in text) == ("--optimizer" in text) == (command == "fit")
-    assert "--trainer.limit_train_batches" not in text
+@pytest.fixture
+def help_of(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Help:
+    """The help of a command in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def text(command: str, *topic: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            run(command, "--help", *topic)
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    return text
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *STUDIES])
+def test_help_fits_two_screens(command: str, help_of: Help) -> None:
+    lines = help_of(command).splitlines()
+    assert lines[0] == f"usage: python -m mnist_mlp {command} [options]"
+    assert len(lines) < 48
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_begins_with_the_most_used_options_and_their_full_names(help_of: Help) -> None:
+    text = help_of("fit")
+    assert re.findall(r"^  --(\w+)", text, re.M)[:5] == ["lr", "loss", "hidden", "schedule", "epochs"]
+    for short, shown in (("--lr", "(model.lr: 0.1)"), ("--hidden", "(model.hidden: [500])"), ("--optimizer", "")):
+        assert shown in re.split(rf"^  {short} ", text, flags=re.M)[1].partition("\n  --")[0]
+    assert "trainer.limit_train_batches" not in text
+
+
+@pytest.mark.parametrize(
+    ("topic", "part"),
+    [
+        ("model", "--hidden"),
+        ("data", "--data.rotation"),
+        ("trainer", "--trainer.limit_train_batches"),
+        ("checkpoint", "--checkpoint.monitor"),
+        ("last", "--last.every_n_train_steps"),
+    ],
+)
+def test_help_of_a_group(topic: str, part: str, help_of: Help, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("fit", topic)
+    assert f"\n  {part} " in text
+    assert {name.partition(".")[0] for name in re.findall(r"^  --(\w+\.)", text, re.M)} <= {topic}
+    with pytest.raises(SystemExit):
+        main(["fit", f"--{topic}.help"])
+    assert capsys.readouterr().out == text
+
+
+def test_help_of_a_class(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--optimizer.help", "Adam"])
+    assert "\n  --optimizer.betas " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("command", "own", "foreign"),
     [
-        ("find_lr", ("--updates", "--grid", "--refine", "--data.batch_size"), ("--model.lr", "--epochs", "--trainer")),
-        (
-            "compare_batch_sizes",
-            ("--batch_sizes", "--grid", "--budget", "--epochs"),
-            ("--data.batch_size",),
-        ),
-        (
-            "compare_decays",
-            ("--decays", "--model.patience", "--model.lr"),
-            ("--model.decay ", "--optimizer", "--data.seed"),
-        ),
-        ("compare_methods", ("--grid", "--model.decay"), ("--model.lr", "--model.schedule", "--ckpt_path")),
+        ("find_lr", ("--updates", "--grid", "--refine", "--batch_size"), ("--lr", "--epochs", "--devices")),
+        ("compare_batch_sizes", ("--batch_sizes", "--grid", "--budget", "--epochs"), ("--batch_size", "--lr")),
+        ("compare_decays", ("--decays", "--lr"), ("--schedule", "--optimizer")),
+        ("compare_methods", ("--grid", "--epochs"), ("--lr", "--schedule", "--ckpt_path")),
+        ("test", ("--errors", "--ckpt_path"), ("--lr", "--epochs", "--optimizer", "--pictures")),
+        ("predict", ("--images", "--csv", "--ckpt_path"), ("--lr", "--epochs", "--optimizer")),
     ],
 )
-def test_help_of_the_methodology(
-    command: str, own: tuple[str, ...], foreign: tuple[str, ...], run: Run, capsys: pytest.CaptureFixture[str]
+def test_help_shows_options_that_have_an_effect(
+    command: str, own: tuple[str, ...], foreign: tuple[str, ...], help_of: Help
 ) -> None:
+    text = help_of(command)
+    for option in (*own, "--hidden", "--loss", "--data_dir", "--seed"):
+        assert re.search(rf"\n  {option} ", text)
+    assert not any(re.search(rf"\n  {option} ", text) for option in foreign)
+
+
+def test_short_names_are_the_same_options(printed: Callable[..., str]) -> None:
+    short = "--lr 0.3 --loss=squared --hidden 30,20 --epochs 5 --batch_size=100 --data_dir d --seed 3 --devices 2"
+    full = "--model.lr 0.3 --model.loss squared --model.hidden [30,20] --trainer.max_epochs 5 --data.batch_size 100 "
+    full += "--data.data_dir d --seed_everything 3 --trainer.devices 2"
+    assert printed(*short.split()) == printed(*full.split())
+    assert printed("--hidden", "30") == printed("--model.hidden=[30]")
+
+
+def test_every_short_name_is_an_option(printed: Callable[..., str]) -> None:
+    settings = yaml.safe_load(printed())
+    for name in SHORT.values():
+        group, _, option = name.rpartition(".")
+        assert option in (settings[group] if group else settings)
+
+
+def test_studies_take_short_names_where_they_have_none_of_their_own(run: Run) -> None:
+    run("find_lr", "--source", "digits", "--hidden", "5", "--grid", "0.1", "--refine", 0, "--seed", 4)
+    settings = yaml.safe_load(Path("lightning_logs/find_lr_0/settings.yaml").read_text())
+    assert (settings["model"]["hidden"], settings["grid"], settings["data"]["seed"]) == ([5], [0.1], 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("fit --epoch 5", "--epoch: fit has no such option: did you mean --epochs?"),
+        ("fit --learning-rate 1", "--learning-rate: fit has no such option: did you mean --lr?"),
+        (
+            "fit --trainer.max_stesp 3",
+            "--trainer.max_stesp: fit has no such option: did you mean --trainer.max_steps?",
+        ),
+        ("fit --model.hiden=3", "--model.hiden: fit has no such option: did you mean --model.hidden?"),
+        ("fit --workers 3", "--workers: fit has no such option: see fit --help"),
+        ("fit picture.png", "picture.png: is no option: these begin with --"),
+        ("fit --distort", "--data.distort: give a value"),
+        ("find_lr --lr 1", "--lr: find_lr does not use it: leave it out"),
+        ("find_lr --model.lr=1", "--model.lr: find_lr does not use it: leave it out"),
+        ("test --epochs 3", "--epochs: test does not use it: leave it out"),
+        ("find_lr --updatse 1", "--updatse: find_lr has no such option: did you mean --updates?"),
+        ("draw --seed 3", "--seed: draw has no such option: see draw --help"),
+        ("tran", "unknown command tran: did you mean fit?"),
+        ("find-lr", "unknown command find-lr: did you mean find_lr?"),
+        ("evaluate", "unknown command evaluate: did you mean test?"),
+    ],
+)
+def test_a_near_miss_names_the_nearest_word(words: str, line: str, error: Error) -> None:
+    assert error(*words.split()).startswith(f"error: {line}")
+
+
+def test_no_command_at_all_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        run(command, "--help")
-    text = capsys.readouterr().out
-    assert end.value.code == 0
-    assert len(text.splitlines()) < 110
-    for option in (*own, "--model.hidden", "--model.loss", "--data.data_dir", "--seed_everything"):
-        assert re.search(rf"\n  {option}[ ,]", text)
-    assert not any(f"\n  {option}" in text for option in foreign)
-    assert "lightning_logs" in text
+        main([])
+    assert end.value.code == 2
+    assert set(re.findall(r"^  (\w+) +\w", capsys.readouterr().out, re.M)) == COMMANDS.keys() | STUDIES.keys()
 
 
 @pytest.fixture
@@ -132,7 +213,7 @@ def test_both_names_of_the_program(program: list[str], tmp_path: Path) -> None:
         ("--model.hidden", "", "[500]"),
         ("--model.hidden", "[0]", ">0"),
         ("--model.hidden", "[500,-3]", ">0"),
-        ("--model.hidden", "500", "[500]"),
+        ("--model.hidden", "many", "[500]"),
         ("--model.loss", "hinge", "'mse', 'squared', 'cross_entropy'"),
         ("--model.activation", "tanh", "'softplus', 'relu'"),
         ("--data.source", "cifar", "'auto', 'mnist', 'digits'"),
@@ -159,7 +240,7 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
     ("args", "part"),
     [
         ((), "fit, validate, test, predict, prepare_data, find_lr"),
-        (("train",), "unknown command train: choose one of fit, validate, test, predict, prepare_data, find_lr"),
+        (("foo",), "unknown command foo: choose one of fit, validate, test, predict, prepare_data, find_lr"),
         (("fit", "--model.width", 3), "--model.width"),
         (("fit", "--config", "nowhere.yaml"), "nowhere.yaml"),
         (("fit", "--trainer.accelerator", "abacus"), "abacus"),
@@ -177,8 +258,8 @@ def test_bad_values_name_the_option_what_was_given_and_what_is_allowed(
         (("test", "--ckpt_path", "last"), "--ckpt_path last"),
         (("fit", "--ckpt_path", "last"), "--ckpt_path last"),
         (("test", "--ckpt_path", "nowhere.ckpt"), "nowhere.ckpt"),
-        (("find_lr", "--model.lr", 1), "unrecognized arguments: --model.lr"),
-        (("prepare_data", "--data.batch_size", 1), "unrecognized arguments: --data.batch_size"),
+        (("find_lr", "--model.lr", 1), "--model.lr: find_lr does not use it"),
+        (("prepare_data", "--data.batch_size", 1), "--data.batch_size: prepare_data does not use it"),
     ],
 )
 def test_other_mistakes(args: tuple[object, ...], part: str, error: Error) -> None:

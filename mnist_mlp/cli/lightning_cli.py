@@ -22,10 +22,12 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 from mnist_mlp.arguments import reworded
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.failures import culprit, describe, in_training
+from mnist_mlp.cli.help import GROUPS, with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig
 from mnist_mlp.cli.settings_file import SettingsFile
+from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_settings, try_update_rule
 from mnist_mlp.data import MNISTDataModule
@@ -45,11 +47,6 @@ COMMANDS = {
     "test": "Loss and accuracy of a checkpoint on the test images.",
     "predict": "Classify your own images (--images), or the test images as CSV, with a checkpoint.",
 }
-EPILOG = (
-    "Every argument of Lightning's Trainer works too, as --trainer.NAME, and of its ModelCheckpoint, as "
-    "--checkpoint.NAME: see --print_config and https://lightning.ai/docs/pytorch/stable/common/trainer.html."
-)
-EVALUATION = "The other options of fit are accepted, as in a file of its settings, and have no effect."
 FIXED = {"model.hidden", "model.activation"}  # settings that a command cannot change from those of its checkpoint
 FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", "optimizer", "lr_scheduler"}
 FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
@@ -68,19 +65,24 @@ class CLI(LightningCLI):
     """LightningCLI for the classifier and its data, run on a command and its arguments."""
 
     def __init__(self, args: list[str]) -> None:
+        command = args[0]
+        if command == "predict" and args[1:] and not args[1].startswith("-"):
+            args = [command, "--images", *args[1:]]
+        names = short_names(command, GROUPS)
+        args, topic = with_topic(in_full(args, names))
         self.words = args
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
         self.step = current_step()
-        command = args[0]
-        epilog = EPILOG if command == "fit" else EVALUATION
         super().__init__(
             FastClassifier,
             FastDataModule,
             args=args,
             save_config_callback=SaveConfig,
             parser_class=Parser,
-            parser_kwargs={command: {"command": command, "description": COMMANDS[command], "epilog": epilog}},
+            parser_kwargs={
+                command: {"command": command, "description": COMMANDS[command], "names": names, "topic": topic}
+            },
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [HyperparametersTable(), ClosingSummary()]},
         )
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mnist_mlp.cli.failures import describe, unforeseen
 from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
 from mnist_mlp.cli.parser import fail
+from mnist_mlp.cli.short_names import nearest
 from mnist_mlp.cli.studies import STUDIES, run_study
 from mnist_mlp.errors import StoppedBySignalError, TrainingError, UserError
 from mnist_mlp.runtime.signals import signals_as_errors
@@ -73,7 +74,9 @@ def run(args: list[str]) -> None:
     elif command in STUDIES:
         run_study(command, args[1:])
     elif command not in ("-h", "--help"):
-        raise UserError(f"unknown command {command}: choose one of {names}")
+        meant = nearest(command, [*COMMANDS, *STUDIES])
+        advice = f"did you mean {meant}?" if meant else f"choose one of {names}"
+        raise UserError(f"unknown command {command}: {advice}")
     else:
         print("usage: python -m mnist_mlp COMMAND [options]\n")
         print("A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n")

@@ -1,79 +1,39 @@
-"""The parser of every command: help that shows what matters, and errors in one line."""
+"""The parser of every command: short names, a short help, and errors in one line."""
 
-import argparse
-import copy
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mnist_mlp.arguments import reworded
+from mnist_mlp.cli.help import Collector, help_text
+from mnist_mlp.cli.short_names import SHORT, nearest
 from mnist_mlp.command_lines import UNUSED
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
-LIBRARY_GROUPS = ("trainer", "checkpoint", "last", "optimizer", "lr_scheduler")  # documented by their libraries
-HELP = {  # of the options in these groups that --help shows, and of Lightning's own
-    "config": "YAML file of settings, or a shipped recipe such as fast; later arguments override it.",
-    "print_config": "Print all settings, as such a file, and exit.",
-    "seed_everything": "Random seed for the weights, the split and the batches.",
-    "trainer.max_epochs": "Passes through the training images.",
-    "trainer.max_steps": "Updates, or -1 for any number.",
-    "trainer.accelerator": "cpu, gpu, or auto for a GPU if there is one.",
-    "trainer.devices": "Processes, each with batches of its own.",
-    "trainer.precision": "32-true, the default, or bf16-mixed.",
-    "trainer.log_every_n_steps": "Updates between points of the curves.",
-    "trainer.default_root_dir": "Parent of lightning_logs (default: the current directory).",
-    "optimizer": "Another torch optimizer, for example Adam with --optimizer.lr.",
-    "lr_scheduler": "A torch scheduler, for example StepLR with --lr_scheduler.step_size.",
-    "ckpt_path": "A path, a URL, or best or last of the newest run.",
-}
-HIDDEN = ("model", "data", "data.seed", "optimizer.help", "lr_scheduler.help", "verbose")
-TITLES = {  # of the groups of options
-    "model": "Network, loss and step size",
-    "data": "Data",
-    "trainer": "Lightning's Trainer",
-    "optimizer": "Another update rule",
-    "lr_scheduler": "A step size that changes",
-    **dict.fromkeys(("fit", "validate", "test", "predict"), "Checkpoint"),
-}
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Shows meaning and default, not Python's type, of the options that a command uses and this project explains."""
-
-    def __init__(self, unused: Collection[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.unused = unused
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.help or ""
-        return text if action.default in (None, [], argparse.SUPPRESS) else f"{text} (default: %(default)s)"
-
-    def add_argument(self, action: argparse.Action) -> None:
-        library = action.dest.split(".")[0] in LIBRARY_GROUPS and action.dest not in HELP
-        if library or action.dest in HIDDEN or action.dest in self.unused:
-            return
-        if action.dest in HELP:
-            action = copy.copy(action)
-            action.help = HELP[action.dest]
-        super().add_argument(action)
-
 
 class Parser(LightningArgumentParser):
-    """An argument parser for one command, or for all, whose help is short and whose errors are one line."""
+    """An argument parser for one command, or for all.
 
-    def __init__(self, command: str = "", **kwargs: Any) -> None:
-        self.command = command
-        usage = f"python -m mnist_mlp {command} [options]" if command else None
-        super().__init__(prog="python -m mnist_mlp", usage=usage, **kwargs)
+    Args:
+        command: The command.
+        names: Short names of its options.
+        topic: The group of options that `--help` is about.
+        kwargs: As for LightningArgumentParser.
+    """
+
+    def __init__(
+        self, command: str = "", names: Mapping[str, str] = {}, topic: str | None = None, **kwargs: Any
+    ) -> None:
+        self.command, self.names, self.topic = command, names, topic
+        super().__init__(prog="python -m mnist_mlp", **kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
         try:
@@ -86,18 +46,34 @@ class Parser(LightningArgumentParser):
         super().validate(cfg, False, **options)
 
     def format_help(self) -> str:
-        self.formatter_class = partial(HelpFormatter, UNUSED.get(self.command, ()))
-        for name, title in TITLES.items():
-            if name in self.groups:
-                self.groups[name].title = title
-        return super().format_help()
+        collector = Collector(prog=self.prog)
+        self.formatter_class = lambda **_: collector
+        super().format_help()
+        options = [each for each in collector.options if each.dest not in UNUSED.get(self.command, ())]
+        return help_text(self.command, str(self.description), options, self.names, self.topic)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message in terms of the command line, and end with exit code 2."""
         if not self.exit_on_error:  # the parser of an option's class, whose error is part of this one's
             super().error(message, ex)
         message = re.sub(r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)":', r"--\1:", message)
+        message = re.sub(r"^(unrecognized arguments|ambiguous option): (\S+).*", self.unknown, message, flags=re.I)
+        message = re.sub(r"^argument (\S+): expected one argument", r"\1: give a value", message)
         fail(reworded(message))
+
+    def unknown(self, match: re.Match[str]) -> str:
+        """A message about a word that is no option of the command."""
+        word = match[2].partition("=")[0]
+        name = SHORT.get(word.removeprefix("--"), word.removeprefix("--"))
+        if not word.startswith("-"):
+            return f"{word}: is no option: these begin with --"
+        if name in UNUSED.get(self.command, ()):
+            return f"{word}: {self.command} does not use it: leave it out"
+        if match[1].startswith("ambiguous") or not self.command:
+            return match[0]
+        meant = nearest(name, [*self.names, *self.get_defaults().keys()])
+        advice = f"did you mean --{meant}?" if meant else f"see {self.command} --help"
+        return f"{word}: {self.command} has no such option: {advice}"
 
 
 def with_homes(value: Any) -> Any:

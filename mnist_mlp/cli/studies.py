@@ -8,8 +8,10 @@ from lightning.pytorch import seed_everything
 
 from mnist_mlp.cli.draw import draw
 from mnist_mlp.cli.export import export
+from mnist_mlp.cli.help import with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.settings_file import SettingsFile
+from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
@@ -42,11 +44,13 @@ def run_study(name: str, arguments: list[str]) -> None:
     function = STUDIES[name]
     parameters = inspect.signature(function).parameters
     description = str(inspect.getdoc(function)).split("\n\nArgs:")[0]
-    parser = Parser(command=name, description=description)
+    groups = [group for group in GROUPS if group in parameters]
+    names = short_names(name, groups, parameters)
+    arguments, topic = with_topic(in_full(arguments, names))
+    parser = Parser(name, names, topic, description=description)
     parser.add_argument("-c", "--config", action=SettingsFile)
-    if parser.add_function_arguments(function, as_positional=False, skip=set(GROUPS)):
-        parser.groups[name].title = "Command"
-    for group in [group for group in GROUPS if group in parameters]:
+    parser.add_function_arguments(function, as_positional=False, skip=set(GROUPS))
+    for group in groups:
         options = inspect.signature(GROUPS[group]).parameters
         unused = {option for option in options if f"{group}.{option}" in UNUSED[name]}
         parser.add_class_arguments(GROUPS[group], group, skip=unused)
