@@ -1,5 +1,6 @@
 """The command line: help, settings as files, and one clear line for everything that a user can get wrong."""
 
+import json
 import os
 import pickle
 import re
@@ -113,7 +114,22 @@ def test_every_short_name_is_an_option(printed: Callable[..., str]) -> None:
 
 
 def test_studies_take_short_names_where_they_have_none_of_their_own(run: Run) -> None:
-    run("find_lr", "--source", "digits", "--hidden", "5", "--grid", "0.1", "--refine", 0, "--seed", 4)
+    run(
+        "find_lr",
+        "--source",
+        "digits",
+        "--hidden",
+        "5",
+        "--grid",
+        "0.1",
+        "--refine",
+        0,
+        "--seed",
+        4,
+        "--json",
+        "out.json",
+    )
+    assert json.loads(Path("out.json").read_text()) == {"gamma_0": 0.1}
     settings = yaml.safe_load(Path("lightning_logs/find_lr_0/settings.yaml").read_text())
     assert (settings["model"]["hidden"], settings["grid"], settings["data"]["seed"]) == ([5], [0.1], 4)
 

@@ -1,9 +1,11 @@
 """Runs: updates and steps, checkpoints and resuming, optimizers and schedulers, TensorBoard, several processes."""
 
 import fcntl
+import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, RUNS, SMALL, Run, assert_same_parameters, checkpoint, scalars
+from conftest import ROOT, RUNS, SMALL, Error, Run, assert_same_parameters, checkpoint, scalars
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -70,14 +72,15 @@ def test_terminal_gets_a_progress_bar_and_a_file_gets_lines(run: Run) -> None:
     process, terminal = pty.fork()
     if process == 0:
         os.execv(sys.executable, command)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # lines and columns
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # lines and columns
     with suppress(OSError):  # the end of a terminal
         while part := os.read(terminal, 65536):
             shown += part
     assert os.waitpid(process, 0)[1] == 0
-    assert b"Epoch 1: 100%" in shown
-    assert b"val/accuracy=0." in shown
-    assert b"epoch 1 of 2" not in shown
+    bars = [line for line in re.split(r"[\r\n]+", shown.decode()) if "left" in line]
+    assert any(re.search(r"epoch 2 of 2:  \|.*, val/accuracy=0\.", line) for line in bars)
+    assert max(len(line.replace("\x1b[A", "")) for line in bars) <= 80
+    assert re.findall(r"^epoch (\d) of 2: train", shown.decode().replace("\r", "\n"), re.M) == ["1", "2"]
     assert b"checkpoints/best.ckpt" in shown
 
 
@@ -287,9 +290,28 @@ def test_evaluation_uses_the_checkpoints_own_network_split_and_loss(run: Run) ->
     loss, accuracy = (scalars()[tag][-1][1] for tag in ("val/loss", "val/accuracy"))
     output, messages = run("validate")
     assert "version_0/checkpoints/best.ckpt" in messages
-    assert str(accuracy)[:7] in output
-    assert str(loss)[:7] in output
-    assert sorted(RUNS.iterdir()) == [RUNS / "version_0"]  # evaluating writes nothing
+    assert f"val/accuracy  {accuracy:.4f}\n" in output
+    assert f"val/loss      {loss:.4f}\n" in output
+    assert sorted(RUNS.iterdir()) == [RUNS / "version_0"]
+    result = json.loads((RUNS / "version_0/validate_best.json").read_text())
+    assert (result["loss"], result["accuracy"]) == pytest.approx((loss, accuracy))
+    assert (result["data"], result["images"], result["errors"]) == ("digits", 2000, round(2000 * (1 - accuracy)))
+
+
+def test_the_result_as_a_file(run: Run, error: Error) -> None:
+    """Wherever the checkpoint is, and in the folder of its run."""
+    run("fit", *SMALL, "--trainer.max_steps", 50)
+    run("test", "--ckpt_path", "last", "--json", "result.json")
+    result = json.loads(Path("result.json").read_text())
+    assert json.loads((RUNS / "version_0/test_last.json").read_text()) == result
+    assert [row["digit"] for row in result["digits"]] == [*range(10)]
+    assert sum(row["errors"] for row in result["digits"]) == result["errors"]
+    shutil.copy(RUNS / "version_0/checkpoints/last.ckpt", "elsewhere.ckpt")
+    before = {*Path().rglob("*")}
+    run("test", "--ckpt_path", "elsewhere.ckpt")
+    assert {*Path().rglob("*")} == before
+    assert "--json nowhere/x.json" in error("test", "--ckpt_path", "last", "--json", "nowhere/x.json")
+    assert "--json nowhere/x.json" in error("find_lr", "--json", "nowhere/x.json")
 
 
 def test_evaluation_finds_the_data_that_the_run_had(mnist_dir: Path, run: Run) -> None:

@@ -26,12 +26,16 @@ def test_errors_are_counted_and_drawn(run: Run, error: Error) -> None:
     _, *rows = [row.split(",") for row in run("predict", *LAST, "--trainer.limit_predict_batches", 2)[0].splitlines()]
     wrong = Counter((label, prediction) for _, label, prediction, _ in rows if label != prediction)
     output, _ = run("test", *LAST, "--trainer.limit_test_batches", 2, "--errors", "errors.svg")
-    found = dict(re.findall(r"test/(\w+)\s+([\d.]+)", output))
-    assert float(found["errors"]) == sum(wrong.values())
-    for digit in "0123456789":
-        labelled = [row for row in rows if row[1] == digit]
-        accuracy = sum(row[2] == digit for row in labelled) / len(labelled)
-        assert float(found[f"accuracy_of_{digit}"]) == pytest.approx(accuracy, abs=1e-6)
+    assert f"\ntest/errors    {sum(wrong.values()):,} of {len(rows):,}\n" in output
+    table = re.findall(r"^ +(\d) +([\d,]+) +([\d,]+) +([\d.]+)(?:  (\d) \((\d+)x\))?$", output, re.M)
+    assert [line[0] for line in table] == [*"0123456789"]
+    for digit, images, errors, accuracy, mistaken_for, times in table:
+        answers = Counter(row[2] for row in rows if row[1] == digit)
+        assert int(images.replace(",", "")) == sum(answers.values())
+        assert float(accuracy) == pytest.approx(answers.pop(digit) / int(images.replace(",", "")), abs=5e-5)
+        assert int(errors) == sum(answers.values())
+        assert int(times or 0) == answers[mistaken_for] == max(answers.values(), default=0)
+    assert max(map(len, output.splitlines())) <= 80
     drawn = Counter(re.findall(r"<!-- (\d) → (\d) \S+ -->", Path("errors.svg").read_text(encoding="utf-8")))
     assert drawn == wrong
     for name in ("errors.doc", "nowhere/errors.png"):
@@ -42,7 +46,7 @@ def test_errors_are_those_of_the_test(run: Run) -> None:
     run(*FIT)
     options = ("--trainer.limit_test_batches", 2, "--trainer.precision", "64-true")
     output, _ = run("test", *LAST, "--errors", "errors.svg", *options)
-    errors = int(float(re.search(r"test/errors\s+([\d.]+)", output)[1]))
+    errors = int(re.search(r"test/errors\s+([\d,]+)", output)[1].replace(",", ""))
     assert len(re.findall(r"<!-- \d → \d \S+ -->", Path("errors.svg").read_text(encoding="utf-8"))) == errors
 
 

@@ -34,7 +34,7 @@ HELP: dict[str, tuple[str, str]] = {  # of the options that `--help` shows besid
     "print_config": ("", "Print all settings, as such a file, and exit."),
     "help": ("[GROUP]", "Show this, or all options of a group:"),
 }
-HIDDEN = ("data.seed", "optimizer.help", "lr_scheduler.help", "verbose", *GROUPS[:5])
+HIDDEN = ("data.seed", "optimizer.help", "lr_scheduler.help", *GROUPS[:5])
 LEFT = 24  # columns for the names
 
 

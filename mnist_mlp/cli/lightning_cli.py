@@ -12,7 +12,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,11 +29,12 @@ from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConf
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
-from mnist_mlp.cli.validation import check_settings, try_update_rule
+from mnist_mlp.cli.validation import check_folder, check_settings, try_update_rule
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.display.drawings import draw_errors
-from mnist_mlp.display.progress import ClosingSummary, EpochLines
+from mnist_mlp.display.progress import ClosingSummary, EpochBar, EpochLines
+from mnist_mlp.display.result_table import ResultTable
 from mnist_mlp.display.tensorboard import HyperparametersTable, TensorBoardImages
 from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.checkpoint_form import check_state_of_training
@@ -94,7 +95,7 @@ class CLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:
         """The command, whose parser is made, and its arguments that are no options: no checkpoint may run code."""
-        hidden = {"weights_only", "return_predictions"}
+        hidden = {"weights_only", "return_predictions", "verbose"}
         return {name: skipped | hidden for name, skipped in super().subcommands().items() if name == self.words[0]}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -112,6 +113,8 @@ class CLI(LightningCLI):
         parser.add_argument("--pictures", type=bool, default=True, help=text)
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        if parser.command in ("validate", "test"):
+            parser.add_argument("--json", help="File for the result as JSON.")
         if parser.command == "test":
             parser.add_argument("--errors", help="Picture (png, pdf, svg) to draw of all wrongly classified images.")
         if parser.command == "predict":
@@ -197,12 +200,11 @@ class CLI(LightningCLI):
             kwargs["logger"] = False  # until `before_fit`, when nothing can be refused any more
         if config.trainer.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
-            callbacks = [*callbacks, TQDMProgressBar() if kwargs["enable_progress_bar"] else EpochLines()]
+            callbacks = [*callbacks, EpochLines(), *([EpochBar()] if kwargs["enable_progress_bar"] else [])]
+        if self.subcommand in ("validate", "test"):
+            callbacks = [*callbacks, ResultTable(self.result_files(config.json))]
         if self.subcommand == "fit":
-            callbacks = [
-                *callbacks,
-                *([TensorBoardImages()] if config.pictures else []),
-            ]
+            callbacks = [*callbacks, *([TensorBoardImages()] if config.pictures else [])]
             if config.trainer.enable_checkpointing is not False:
                 callbacks = [*callbacks, config.checkpoint, config.last]
         try:
@@ -211,6 +213,16 @@ class CLI(LightningCLI):
             others = {"logger": False, "enable_checkpointing": False, "accelerator": config.trainer.accelerator}
             option = culprit("trainer", Trainer, config.trainer, error, **others)
             raise UserError(f"{option}{describe(error)}") from error
+
+    def result_files(self, asked_for: str | None) -> list[Path]:
+        """Where the result of an evaluation is kept: in the folder of the run, if there is one, and by `--json`."""
+        checkpoint = Path(self.checkpoint_path or "")
+        folder = checkpoint.parent.parent
+        files = [folder / f"{self.subcommand}_{checkpoint.stem}.json"] if (folder / CONFIG_FILE).is_file() else []
+        if asked_for is not None:
+            check_folder("--json", asked_for)
+            files.append(Path(asked_for))
+        return files
 
     def after_instantiate_classes(self) -> None:
         """Count the processes, and try the checkpoint, before anything is written."""
@@ -273,15 +285,20 @@ class CLI(LightningCLI):
         except Exception as error:
             raise in_training(self.trainer, error) from error
 
-    def test(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str, verbose: bool) -> None:
+    def validate(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
+        """Validate; ResultTable prints the result."""
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+
+    def test(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
         """Test, and draw the errors if `--errors` asks for it and can have it, else raise a UserError."""
         picture = self.config_init.test.errors
         if picture is not None:
-            if Path(picture).suffix.lower() not in (".png", ".pdf", ".svg") or not Path(picture).parent.is_dir():
-                raise UserError(f"--errors {picture}: give a name that ends in .png, .pdf or .svg, in a folder")
+            if Path(picture).suffix.lower() not in (".png", ".pdf", ".svg"):
+                raise UserError(f"--errors {picture}: give a name that ends in .png, .pdf or .svg")
+            check_folder("--errors", picture)
             if self.trainer.world_size > 1:
                 raise UserError(f"--errors {picture}: needs --trainer.devices 1")
-        self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=verbose)
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if picture is not None:
             self.trainer.limit_predict_batches = self.trainer.limit_test_batches
             labels, scores = self.predictions(ckpt_path)

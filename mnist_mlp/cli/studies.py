@@ -1,7 +1,9 @@
 """The commands beside LightningCLI's: plain functions, whose options come from their signatures."""
 
 import inspect
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
@@ -13,6 +15,7 @@ from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
+from mnist_mlp.cli.validation import check_folder
 from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import fetch_mnist
@@ -36,6 +39,12 @@ FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare
 STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
 # Where the defaults of `fit` would show nothing.
 DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}
+RESULTS = {  # the names of what functions return, for `--json`
+    "find_lr": "gamma_0",
+    "compare_batch_sizes": "gamma",
+    "compare_decays": "decay",
+    "compare_methods": "gamma_0",
+}
 GROUPS = {"model": FastClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
 
 
@@ -58,10 +67,16 @@ def run_study(name: str, arguments: list[str]) -> None:
         parser.add_argument("--seed_everything", type=Seed, default=0)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
     parser.set_defaults(DEFAULTS.get(name, {}))
+    if name in RESULTS:
+        parser.add_argument("--json", help="File for the result as JSON.")
     config = parser.parse_args(arguments)
+    if config.get("json") is not None:
+        check_folder("--json", config.json)
     step = current_step()
     if step is not None:
         step.check(name)
     seed_everything(config.get("seed_everything", 0))
     objects = parser.instantiate_classes(config)
-    function(**{parameter: objects[parameter] for parameter in parameters})
+    result = function(**{parameter: objects[parameter] for parameter in parameters})
+    if config.get("json") is not None:
+        Path(config.json).write_text(json.dumps({RESULTS[name]: result}, indent=2) + "\n")

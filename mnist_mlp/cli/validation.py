@@ -4,6 +4,7 @@ import inspect
 import math
 import pydoc
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,12 @@ def check_settings(config: Namespace, lr: float | None, lr_is_given: bool) -> No
             raise UserError(f"{schedule} needs validation images: give --data.val_size")
         if trainer.check_val_every_n_epoch != 1:
             raise UserError(f"{schedule} needs --trainer.check_val_every_n_epoch 1: it counts epochs")
+
+
+def check_folder(option: str, file: str) -> None:
+    """Raise a UserError unless a file that an option names can be in its folder, before work is done for it."""
+    if not Path(file).parent.is_dir() or Path(file).is_dir():
+        raise UserError(f"{option} {file}: give the name of a file, in a folder that exists")
 
 
 def try_update_rule(config: Namespace) -> None:

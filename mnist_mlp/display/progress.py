@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -52,7 +54,7 @@ class NotebookTable(BlockCallback):
 
 
 class EpochLines(BlockCallback):
-    """Prints one line per epoch, for a file or a pipe, where a progress bar would be unreadable."""
+    """Prints one line per epoch, above the progress bar if there is one."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the first step size of the epoch, or of the rest of an interrupted one."""
@@ -65,8 +67,50 @@ class EpochLines(BlockCallback):
             metrics, names = trainer.callback_metrics, ("train/loss", "val/loss", "val/accuracy")
             values = [f"{name} {metrics[name].item():.4f}" for name in names if name in metrics]
             values.append(f"lr {self.lr:.4g}")
-            last = f" of {trainer.max_epochs}" if trainer.max_epochs != -1 else ""
-            print(f"epoch {trainer.current_epoch + 1}{last}: {', '.join(values)}", flush=True)
+            line, bar = f"{name_of_epoch(trainer)}: {', '.join(values)}", trainer.progress_bar_callback
+            if isinstance(bar, TQDMProgressBar):
+                bar.print(line)
+            else:
+                print(line, flush=True)
+
+
+def name_of_epoch(trainer: Trainer) -> str:
+    """The number of the current epoch, from 1, of all."""
+    last = f" of {trainer.max_epochs}" if trainer.max_epochs != -1 else ""
+    return f"epoch {trainer.current_epoch + 1}{last}"
+
+
+class EpochBar(TQDMProgressBar):
+    """A progress bar for the epoch or the evaluation that goes on, at most as wide as the terminal."""
+
+    BAR_FORMAT = "{desc} |{bar}| {remaining} left{postfix}"
+
+    def init_train_tqdm(self) -> Tqdm:
+        return transient(super().init_train_tqdm())
+
+    def init_test_tqdm(self) -> Tqdm:
+        return transient(super().init_test_tqdm())
+
+    def init_predict_tqdm(self) -> Tqdm:
+        return transient(super().init_predict_tqdm())
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """Make one of its own only for `validate`: in training it is over at once."""
+        return transient(super().init_validation_tqdm()) if self.trainer.state.fn == "validate" else Tqdm(disable=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(name_of_epoch(trainer))
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: metrics[name] for name in ("train/loss", "val/accuracy") if name in metrics}
+
+
+def transient(bar: Tqdm) -> Tqdm:
+    """The same bar, which leaves no trace once it is full."""
+    bar.leave = False
+    return bar
 
 
 class ClosingSummary(BlockCallback):
