@@ -200,7 +200,13 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def scalars(version: int = 0) -> dict[str, list[tuple[int, float]]]:
     """The curves of a run."""
-    return events(RUNS / f"version_{version}")
+    return events(curves_in(RUNS / f"version_{version}"))
+
+
+def curves_in(run: Path) -> Path:
+    """The folder within that of a run, under whose name TensorBoard lists it."""
+    [folder] = {path.parent for path in run.glob("*/events.out.tfevents.*")}
+    return folder
 
 
 def assert_same_parameters(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:

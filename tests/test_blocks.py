@@ -148,7 +148,7 @@ def test_a_run_in_blocks_goes_on_as_the_run_would(stop: int, tmp_path: Path) -> 
     resumed = Run(tmp_path, True, {"schedule": "inverse_sqrt"}, ckpt_path=broken.saver.best_model_path)
     assert_same_parameters(resumed.model.state_dict(), whole.model.state_dict())
     later = [point for point in whole.seen.metrics if point[0] >= stop]
-    assert [point for point in resumed.seen.metrics if "lr" in point[1] or point[0] >= stop] == later
+    assert [point for point in resumed.seen.metrics if "train/lr" in point[1] or point[0] >= stop] == later
 
 
 def test_blocks_end_where_something_is_due(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, Error, Run, events
+from conftest import RUNS, SMALL, Error, Run, events, scalars
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.command_lines import command_with_settings
@@ -54,7 +54,7 @@ def test_batch_sizes(run: Run) -> None:
     run(*words)
     winner = words[words.index("--data.batch_size") + 1]
     final = [row for row in rows if row["batch size"] == winner][-1]
-    assert events(RUNS / "version_0")["val/loss"][-1][1] == pytest.approx(float(final["val/loss"]), rel=1e-3)
+    assert scalars()["val/loss"][-1][1] == pytest.approx(float(final["val/loss"]), rel=1e-3)
 
 
 def test_decays(run: Run) -> None:
@@ -64,11 +64,11 @@ def test_decays(run: Run) -> None:
     assert [float(row["decay"]) for row in rows] == [0.5, 0.01]
     assert [(int(row["epochs"]), int(row["reductions"])) for row in rows] == [(3, 1), (3, 1)]
     points = events(RUNS / "compare_decays_0" / "decay_0.01")
-    assert [dict(points["lr"])[step] for step in (24, 99, 124)] == pytest.approx([1e-9, 1e-9, 1e-11])
+    assert [dict(points["train/lr"])[step] for step in (24, 99, 124)] == pytest.approx([1e-9, 1e-9, 1e-11])
     assert (RUNS / "compare_decays_0" / "decays.png").read_bytes().startswith(b"\x89PNG")
     assert "best decay = " in output
     run(*suggested(output))
-    assert events(RUNS / "version_0")["lr"][-1][0] == 3 * 55 - 1
+    assert scalars()["train/lr"][-1][0] == 3 * 55 - 1
 
 
 def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
@@ -101,7 +101,7 @@ def test_methods(run: Run) -> None:
     assert (RUNS / "compare_methods_0" / "methods.png").read_bytes().startswith(b"\x89PNG")
     run(*suggested(output))
     winner = min(rows, key=lambda row: float(row["val/loss"]))
-    assert events(RUNS / "version_0")["val/loss"][-1][1] == pytest.approx(float(winner["val/loss"]), rel=1e-4)
+    assert scalars()["val/loss"][-1][1] == pytest.approx(float(winner["val/loss"]), rel=1e-4)
 
 
 def test_methods_that_diverge_are_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import RUNS, SMALL, Run, events
+from conftest import RUNS, SMALL, Run, events, scalars
 from torch import Tensor
 
 from mnist_mlp import LOSSES, MLP, MLPClassifier, MNISTDataModule, loss_and_gradient
@@ -136,7 +136,7 @@ def test_candidates_are_runs_of_fit(run: Run) -> None:
     run("find_lr", *SMALL, "--grid", "[0.1,1000]", "--updates", 70)
     run("fit", *SMALL, "--model.lr", 0.1, "--trainer.log_every_n_steps", 1)
     found = [value for _, value in events(RUNS / "find_lr_0" / "gamma=0.1")["find_lr/loss"]]
-    fitted = [value for _, value in events(RUNS / "version_0")["train/loss"]]
+    fitted = [value for _, value in scalars()["train/loss"]]
     assert found == pytest.approx(fitted[:71], rel=1e-4)
 
 
@@ -147,7 +147,7 @@ def test_suggested_command_trains_what_was_tried(run: Run) -> None:
     run(*words, "--trainer.max_steps", 61, "--trainer.log_every_n_steps", 1)
     lr = words[words.index("--model.lr") + 1]
     found = [value for _, value in events(RUNS / "find_lr_0" / f"gamma={float(lr):g}")["find_lr/loss"]]
-    assert [value for _, value in events(RUNS / "version_0")["train/loss"]] == pytest.approx(found, rel=1e-3)
+    assert [value for _, value in scalars()["train/loss"]] == pytest.approx(found, rel=1e-3)
 
 
 @pytest.mark.parametrize("grid", ["[0.03]", "[0.03,1000]"])

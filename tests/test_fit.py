@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, RUNS, SMALL, Error, Run, assert_same_parameters, checkpoint, scalars
+from conftest import ROOT, RUNS, SMALL, Error, Run, assert_same_parameters, checkpoint, curves_in, scalars
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -51,7 +51,7 @@ def test_run_counts_updates_logs_and_saves(run: Run) -> None:
     curves = scalars()
     assert [step for step, _ in curves["train/loss"]] == [24, 49, 74, 99, 109]  # the last updates too
     assert [step for step, _ in curves["val/accuracy"]] == [54, 109]
-    assert [(step, round(value, 6)) for step, value in curves["lr"]] == [(k, 0.1) for k in (24, 49, 74, 99, 109)]
+    assert [(step, round(value, 6)) for step, value in curves["train/lr"]] == [(k, 0.1) for k in (24, 49, 74, 99, 109)]
     assert "val/loss" in curves
     assert "epoch" not in curves  # which Lightning adds
     assert curves["train/loss"][0][1] > curves["train/loss"][-1][1]
@@ -86,7 +86,7 @@ def test_terminal_gets_a_progress_bar_and_a_file_gets_lines(run: Run) -> None:
 
 def test_hparams_tab_lists_the_run_beside_its_metrics(run: Run) -> None:
     run("fit", *SMALL, "--trainer.max_epochs", 1)
-    events = EventAccumulator(str(RUNS / "version_0"))
+    events = EventAccumulator(str(curves_in(RUNS / "version_0")))
     events.Reload()
     contents = [
         plugin_data_pb2.HParamsPluginData.FromString(content)
@@ -194,7 +194,7 @@ def test_a_finished_run_can_be_made_longer(run: Run) -> None:
 def test_a_run_goes_on_with_another_step_size(run: Run) -> None:
     run("fit", *SMALL, "--trainer.max_epochs", 1)
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--model.lr", 0.05)
-    assert {step: round(value, 6) for step, value in scalars()["lr"]}.items() >= {49: 0.1, 74: 0.05}.items()
+    assert {step: round(value, 6) for step, value in scalars()["train/lr"]}.items() >= {49: 0.1, 74: 0.05}.items()
     assert checkpoint()["hyper_parameters"]["lr"] == 0.05
 
 
@@ -271,7 +271,7 @@ def test_captured_updates_give_what_the_others_give(
     tolerance = {"32-true": 1e-4, "bf16-mixed": 1e-2, "64-true": 1e-6}[precision]
     for name, parameter in plain["state_dict"].items():
         assert (captured["state_dict"][name] - parameter).norm() <= tolerance * parameter.norm()
-    assert scalars(0)["lr"] == scalars(1)["lr"]
+    assert scalars(0)["train/lr"] == scalars(1)["train/lr"]
     for tag in ("train/loss", "val/loss"):
         (steps, values), (steps_of_plain, values_of_plain) = (zip(*scalars(each)[tag], strict=True) for each in (0, 1))
         assert steps == steps_of_plain
@@ -381,14 +381,14 @@ def test_another_optimizer(run: Run) -> None:
 def test_a_scheduler_steps_every_epoch(run: Run) -> None:
     steps = ("--lr_scheduler", "StepLR", "--lr_scheduler.step_size", 1, "--lr_scheduler.gamma", 0.5)
     run("fit", *SMALL, *steps, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
-    assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([0.1, 0.05, 0.025])
+    assert [value for _, value in scalars()["train/lr"]][::55] == pytest.approx([0.1, 0.05, 0.025])
 
 
 def test_plateau_scheduler_sees_the_validation_loss(run: Run) -> None:
     patience = ("--lr_scheduler.patience", 0, "--lr_scheduler.threshold", 1e9, "--lr_scheduler.threshold_mode", "abs")
     plateau = ("--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss", *patience)
     run("fit", *SMALL, *plateau, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
-    assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([0.1, 0.1, 0.01])  # nothing counts as better
+    assert [value for _, value in scalars()["train/lr"]][::55] == pytest.approx([0.1, 0.1, 0.01])  # nothing counts as better
 
 
 def test_training_on_all_images_without_validation(run: Run) -> None:

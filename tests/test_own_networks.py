@@ -614,7 +614,7 @@ def test_a_scheduler_by_batches_is_stepped_by_updates(run: Run) -> None:
     momentum = ("--optimizer", "SGD", "--optimizer.lr", 0.1, "--optimizer.momentum", 0.9)
     cycle = ("--lr_scheduler", "OneCycleLR", "--lr_scheduler.max_lr", 0.2, "--lr_scheduler.total_steps", 111)
     run("fit", *SMALL, *momentum, *cycle, "--trainer.log_every_n_steps", 1)
-    lrs = [value for _, value in scalars()["lr"]]
+    lrs = [value for _, value in scalars()["train/lr"]]
     assert max(lrs) == pytest.approx(0.2, rel=1e-3)
     assert lrs[-1] < 1e-4
     assert RUNS.is_dir()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, Error, Run, checkpoint
+from conftest import RUNS, SMALL, Error, Run, checkpoint, curves_in
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent
 from torch import Tensor
@@ -65,7 +65,7 @@ def pages(run: Run) -> Callable[..., EventAccumulator]:
 
     def of(*options: object) -> EventAccumulator:
         run(*FIT, "--trainer.max_epochs", 3, *options)
-        accumulator = EventAccumulator(str(RUNS / "version_0"), {"histograms": 0, "images": 0})
+        accumulator = EventAccumulator(str(curves_in(RUNS / "version_0")), {"histograms": 0, "images": 0})
         accumulator.Reload()
         return accumulator
 
@@ -143,7 +143,7 @@ def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Calla
 def test_a_run_that_goes_on_keeps_its_pictures(pages: Callable[..., EventAccumulator], run: Run) -> None:
     pages("--pictures", "true", "--trainer.max_epochs", 1)
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--pictures", "true")
-    accumulator = EventAccumulator(str(RUNS / "version_0"), {"images": 0})
+    accumulator = EventAccumulator(str(curves_in(RUNS / "version_0")), {"images": 0})
     accumulator.Reload()
     assert steps(accumulator.Images("pictures/weights")) == [0, 54, 109]
     assert steps(accumulator.Images("pictures/confusion")) == [54, 109]

@@ -42,14 +42,14 @@ EVERY = ("--trainer.log_every_n_steps", 1)
 def test_cosine_is_the_one_of_the_literature(run: Run) -> None:
     run("fit", *SMALL, *EVERY, "--model.schedule", "cosine", "--trainer.max_steps", 80)
     expected = [0.1 * (1 + math.cos(math.pi * k / 80)) / 2 for k in range(80)]
-    assert [value for _, value in scalars()["lr"]] == pytest.approx(expected, rel=1e-6)
+    assert [value for _, value in scalars()["train/lr"]] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("rule", [*RULES, "plateau"])
 @pytest.mark.parametrize("every", [1, 25])
 def test_step_sizes_are_in_tensorboard_beside_the_losses(every: int, rule: str, run: Run) -> None:
     run("fit", *SMALL, "--model.schedule", rule, "--trainer.log_every_n_steps", every)
-    points = scalars()["lr"]
+    points = scalars()["train/lr"]
     steps = list(range(110)) if every == 1 else [24, 49, 74, 99, 109]
     assert [step for step, _ in points] == [step for step, _ in scalars()["train/loss"]] == steps
     expected = [0.1 * RULES.get(rule, RULES["constant"])(k) for k in steps]
@@ -105,20 +105,20 @@ def test_a_plateau_counts_epochs_however_often_they_are_validated(run: Run) -> N
         "--trainer.val_check_interval",
         0.2,
     )
-    assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([1e-9, 1e-9, 5e-10])
+    assert [value for _, value in scalars()["train/lr"]][::55] == pytest.approx([1e-9, 1e-9, 5e-10])
 
 
 def test_a_run_stops_by_itself_after_its_reductions(run: Run) -> None:
     output, _ = run(
         "fit", *SMALL, *EVERY, *STUCK, "--model.decay", 0.25, "--model.max_decays", 2, "--trainer.max_epochs", 50
     )
-    assert [value for _, value in scalars()["lr"]][::55] == pytest.approx([1e-9, 1e-9, 2.5e-10, 6.25e-11])
+    assert [value for _, value in scalars()["train/lr"]][::55] == pytest.approx([1e-9, 1e-9, 2.5e-10, 6.25e-11])
     assert "reduced 2 times by 0.25, at plateaus of val/accuracy; the next plateau ended the run" in output
 
     output, _ = run("fit", "--ckpt_path", "last")
     assert "0 updates" in output
     run("fit", "--ckpt_path", "last", "--model.max_decays", 3)
-    assert [value for _, value in scalars()["lr"]][::55][4:] == pytest.approx([1.5625e-11])
+    assert [value for _, value in scalars()["train/lr"]][::55][4:] == pytest.approx([1.5625e-11])
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
@@ -147,12 +147,12 @@ def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatc
     assert_same_parameters(resumed["state_dict"], whole["state_dict"])
     assert resumed["lr_schedulers"] == whole["lr_schedulers"]
     whole, resumed = scalars(0), scalars(1)
-    assert resumed["lr"] == whole["lr"]
+    assert resumed["train/lr"] == whole["train/lr"]
     assert resumed["train/loss"] == whole["train/loss"]
     if name == "last":
         assert resumed == whole
     if rule == "plateau":
-        assert len({value for _, value in scalars(0)["lr"]}) > 1
+        assert len({value for _, value in scalars(0)["train/lr"]}) > 1
 
 
 def test_another_step_size_rescales_the_rest_of_a_rule(run: Run) -> None:
@@ -161,20 +161,20 @@ def test_another_step_size_rescales_the_rest_of_a_rule(run: Run) -> None:
     expected = [0.1 * RULES["inverse_sqrt"](k) for k in range(55)] + [
         0.2 * RULES["inverse_sqrt"](k) for k in range(55, 110)
     ]
-    assert [value for _, value in scalars()["lr"]] == pytest.approx(expected, rel=1e-6)
+    assert [value for _, value in scalars()["train/lr"]] == pytest.approx(expected, rel=1e-6)
 
 
 def test_cosine_of_a_run_made_longer_ends_at_its_new_end(run: Run) -> None:
     run("fit", *SMALL, *EVERY, "--model.schedule", "cosine", "--trainer.max_epochs", 1)
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
-    assert [value for _, value in scalars()["lr"]][55:] == pytest.approx(
+    assert [value for _, value in scalars()["train/lr"]][55:] == pytest.approx(
         [0.1 * RULES["cosine"](k) for k in range(55, 110)], rel=1e-6
     )
 
 
 def test_a_schedule_changes_the_step_size_of_another_optimizer_too(run: Run) -> None:
     run("fit", *SMALL, *EVERY, "--optimizer", "Adam", "--optimizer.lr", 0.01, "--model.schedule", "cosine")
-    assert [value for _, value in scalars()["lr"]] == pytest.approx(
+    assert [value for _, value in scalars()["train/lr"]] == pytest.approx(
         [0.01 * RULES["cosine"](k) for k in range(110)], rel=1e-6
     )
 

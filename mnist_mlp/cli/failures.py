@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from mnist_mlp.cli.run_folder import folder_of
 from mnist_mlp.errors import TrainingError, UserError
 
 NAMES = "|".join(name for name in inspect.signature(Trainer).parameters if "_" in name)  # which are no other words
@@ -30,7 +31,7 @@ def in_training(trainer: Trainer, error: Exception) -> UserError:
         return UserError(f"{type(innermost.f_locals.get('self')).__name__}: {describe(error)}")
     if module.split(".")[0] in LIBRARIES and not trainer.fit_loop.epoch_progress.current.ready:
         return UserError(describe(error))
-    return unforeseen(error, Path(trainer.log_dir) if trainer.log_dir else None)
+    return unforeseen(error, folder_of(trainer))
 
 
 def unforeseen(error: Exception, folder: Path | None = None) -> TrainingError:

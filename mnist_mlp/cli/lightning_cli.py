@@ -25,7 +25,7 @@ from mnist_mlp.cli.failures import culprit, describe, in_training
 from mnist_mlp.cli.help import GROUPS, with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
-from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig
+from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig, label_of
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
@@ -274,7 +274,8 @@ class CLI(LightningCLI):
         if trainer.logger is False:
             self.trainer.logger = RunFolder(logs, version)
         else:
-            self.trainer.logger = RunLogger(logs, version, purge_step=step)
+            label = label_of(self.model, self.datamodule, self.config.fit.optimizer)
+            self.trainer.logger = RunLogger(logs, label, version, purge_step=step)
 
     def fit(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str | None) -> None:
         """Train; an error of Lightning's or torch's becomes a line."""

@@ -11,6 +11,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.studies.report import new_folder
 
 CONFIG_FILE = "config.yaml"  # as Lightning names it
@@ -20,6 +22,7 @@ class SaveConfig(SaveConfigCallback):
     """Saves the settings when training starts and not before, so that a refused resumption leaves those of the run."""
 
     config: Namespace
+    config_filename: str
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None: ...
 
@@ -28,30 +31,34 @@ class SaveConfig(SaveConfigCallback):
         config = self.config.clone()
         del config["ckpt_path"]
         self.config, self.overwrite = config, True
-        path = Path(str(trainer.log_dir)) / self.config_filename
-        self.config_filename += ".part"  # a run that is killed now can still be resumed from the former file
+        path = Path(str(trainer.log_dir)) / f"{self.config_filename}.part"
+        self.config_filename = path.name  # a run that is killed now can still be resumed from the former file
         super().setup(trainer, pl_module, "fit")
-        if trainer.is_global_zero:
-            path.with_name(self.config_filename).replace(path)
+        if trainer.is_global_zero and (folder := folder_of(trainer)):
+            path.replace(folder / path.stem)
 
 
 class RunLogger(TensorBoardLogger):
     """TensorBoard's logger for the folder `version_N` of a run, in `logs`.
 
+    The curves are in a folder within it, under whose name TensorBoard lists the run.
+
     Args:
         logs: The folder of runs.
+        label: Name of that folder; a run that is resumed keeps its own.
         version: A run to resume, whose points from `purge_step` on are replaced; by default a new folder is made,
             and removed if the run ends before it trains.
         options: As for TensorBoardLogger.
     """
 
-    def __init__(self, logs: Path, version: str | None = None, **options: Any) -> None:
+    def __init__(self, logs: Path, label: str, version: str | None = None, **options: Any) -> None:
         self.is_new = version is None
         if version is None and rank_zero_only.rank == 0:  # the other processes are told
             version = new_folder(logs, "version").name
-        super().__init__(
-            "" if logs.parent == Path() else logs.parent, logs.name, version, default_hp_metric=False, **options
-        )
+        elif version is not None:
+            label = next((file.parent.name for file in (logs / version).glob("*/events.out.tfevents.*")), label)
+        place = "" if logs.parent == Path() else logs.parent
+        super().__init__(place, logs.name, version, default_hp_metric=False, sub_dir=label, **options)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log without the epoch, which Lightning adds to everything, and whose curve would come before all others."""
@@ -60,7 +67,7 @@ class RunLogger(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
         if status == "failed" and self.is_new:
-            remove_if_untrained(Path(self.log_dir))
+            remove_if_untrained(Path(self.log_dir).parent)
 
 
 class RunFolder(Logger):
@@ -95,8 +102,29 @@ class RunFolder(Logger):
 def remove_if_untrained(folder: Path) -> None:
     """Remove the folder of a run that ended before it trained, unless there are files of others in it."""
     if not (folder / CONFIG_FILE).exists():
-        for path in (*folder.glob("events.out.tfevents.*"), folder / RunLogger.NAME_HPARAMS_FILE):
-            path.unlink(missing_ok=True)
+        for path in folder.glob("*/events.out.tfevents.*"):
+            path.with_name(RunLogger.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+            path.unlink()
+            path.parent.rmdir()
         with suppress(OSError):  # not empty
             folder.rmdir()
             folder.parent.rmdir()
+
+
+def folder_of(trainer: Trainer) -> Path | None:
+    """The folder of the run that a trainer logs, if it does."""
+    folder = Path(trainer.log_dir) if trainer.log_dir else None
+    return folder.parent if folder and isinstance(trainer.logger, RunLogger) else folder
+
+
+def label_of(model: MLPClassifier, data: MNISTDataModule, optimizer: Namespace | None) -> str:
+    """The settings by which runs differ most, as the name of a folder: `mse,lr=0.1,500,batch=200`."""
+    settings, words, lr = model.hparams, [model.hparams.loss], model.hparams.lr
+    if optimizer:
+        words.append(optimizer.class_path.rpartition(".")[2])
+        lr = optimizer.get("init_args", {}).get("lr")
+    words += [f"lr={lr:g}"] if isinstance(lr, float) else []
+    words += [settings.schedule] * (settings.schedule != "constant")
+    words += ["-".join(map(str, settings.hidden)) or "affine", f"batch={data.hparams.batch_size}"]
+    words += ["distort"] * data.hparams.distort
+    return ",".join(words)

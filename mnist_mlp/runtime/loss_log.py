@@ -86,7 +86,7 @@ class LossLog(BlockCallback):
         """
         if trainer.log_every_n_steps:
             lr = self.lrs[updates - trainer.global_step - 1]
-            values = {"train/loss": loss.item(), "lr": lr}
+            values = {"train/loss": loss.item(), "train/lr": lr}
             if trainer.lightning_module.hparams.log_grad_norm:
                 values["train/grad_norm"] = trainer.lightning_module.grad_norm.item()
             for logger in trainer.loggers:
