@@ -26,7 +26,7 @@ FLOORS = [  # modules and folders, which import from lower floors only, and a fo
     ["display"],
     ["studies"],
     ["cli"],
-    ["benchmark", "__main__"],
+    ["benchmark", "notebook", "__main__"],
 ]
 GROUND_FLOOR = {  # all they import
     "arguments": {"errors"},
