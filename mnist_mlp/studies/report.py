@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_mlp.classifier import MLPClassifier
@@ -77,7 +76,7 @@ class Report:
     def figure(self, name: str, title: str, panels: int, width: float = 12) -> Iterator[list[Axes]]:
         """Give empty panels side by side to draw into, and write them as NAME.png, `width` inches wide.
 
-        The title says the finding. A legend, if the last panel needs one, stands below all of them.
+        The title says the finding. A legend, if the first panel needs one, stands below all of them.
         """
         figure = Figure(figsize=(width, 4.8), dpi=100, layout="constrained")
         axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
@@ -85,7 +84,7 @@ class Report:
             panel.grid(alpha=0.3)
         yield axes
         figure.suptitle(title, fontsize=13)
-        handles, labels = axes[-1].get_legend_handles_labels()
+        handles, labels = axes[0].get_legend_handles_labels()
         if handles:
             place: Any = "outside lower center"
             figure.legend(handles, labels, loc=place, ncols=4)
@@ -108,28 +107,28 @@ def plot_curves(
 ) -> None:
     """Draw curves, x and y by name, each in a style of its own. `settings` are those of the axes.
 
-    Names stand at the curves' ends, or if they are long in the legend.
+    Names stand at the curves' ends, or in the legend if they are long or the ends are not above one another.
     """
-    direct = max(map(len, curves)) <= LONGEST_LABEL
+    direct = max(map(len, curves)) <= LONGEST_LABEL and len({x[-1] for x, _ in curves.values()}) == 1
     panel.set(**settings)
     ends = []
     for i, ((name, (x, y)), style) in enumerate(zip(curves.items(), cycle(styles), strict=False)):
         every = (i % 4, 4) if len(x) > 30 else None
         panel.plot(x, y, label=None if direct else name, markevery=every, **style)
-        ends.append((x[-1], y[-1], name, style["color"]))
+        ends.append(((x[-1], y[-1]), name, style["color"]))
     if direct:
         label_ends(panel, ends)
 
 
-def label_ends(panel: Axes, ends: Sequence[tuple[float, float, str, Any]], gap: float = 0.045) -> None:
-    """Write names, each in its colour, at the curves' ends x, y, `gap` of the panel's height apart at least."""
+def label_ends(panel: Axes, ends: Sequence[tuple[tuple[float, float], str, str]], gap: float = 0.045) -> None:
+    """Write names in colours beside a panel, as high as curves end at x, y; `gap` of its height is between them."""
     panel.autoscale_view()
-    heights = panel.transAxes.inverted().transform(panel.transData.transform([end[:2] for end in ends]))[:, 1]
-    above = -gap
-    for height, (x, _, name, color) in sorted(zip(heights.clip(0, 1), ends, strict=True), key=lambda pair: pair[0]):
-        above = max(height, above + gap)
-        place = blended_transform_factory(panel.transData, panel.transAxes)
-        panel.annotate(name, (x, above), (7, 0), place, "offset points", va="center", fontsize=9, color=color)
+    heights = panel.transAxes.inverted().transform(panel.transData.transform([end[0] for end in ends]))[:, 1]
+    pairs, below = sorted(zip(heights.clip(0, 1), ends, strict=True), key=lambda pair: pair[0]), -gap
+    for above, (height, (_, name, color)) in zip(reversed(range(len(pairs))), pairs, strict=True):
+        below = min(max(height, below + gap), 1 - above * gap)
+        place = panel.transAxes
+        panel.annotate(name, (1, below), (4, 0), place, "offset points", va="center", fontsize=9, color=color)
 
 
 def lowest(losses: Mapping[Any, float]) -> list[Any]:
