@@ -101,18 +101,21 @@ def compare_batch_sizes(
     winner = min(curves, key=lambda size: curves[size][-1].loss)
     ahead = lowest({size: points[-1].loss for size, points in curves.items()})
     verb = "tie" if len(ahead) > 1 else "are ahead"
-    gammas = [f"{listed(lowest(dict(zip(lrs, losses[size], strict=True))))} for {size}" for size in sizes]
+    bests = {size: lowest(dict(zip(lrs, losses[size], strict=True))) for size in sizes}
+    gammas = [f"{listed(lrs)}{' (a tie)' * (len(lrs) > 1)} for {size}" for size, lrs in bests.items()]
     after = f"After {epochs} epoch{'s' * (epochs > 1)}"
     title = f"Best γ of each batch size: {'; '.join(gammas)}. {after} batches of {listed(ahead)} {verb}"
     with report.figure("batch_sizes", title, panels=4, width=16) as panels:
-        finite = {size: [pair for pair in zip(lrs, losses[size], strict=True) if pair[1] < math.inf] for size in sizes}
-        by_size = {f"{size} images": tuple(map(list, zip(*pairs, strict=True))) for size, pairs in finite.items()}
-        labels = {"xlabel": "step size γ", "ylabel": f"validation loss after {budget:,} images ({model.hparams.loss})"}
-        plot_curves(panels[0], by_size, **labels, xscale="log", yscale="log")
+        by_size = {}
+        for size in sizes:
+            finite = [(lr, loss) for lr, loss in zip(lrs, losses[size], strict=True) if loss < math.inf]
+            by_size[f"{size} images"] = ([lr for lr, _ in finite], [loss for _, loss in finite])
+        ylabel = f"validation loss after {budget:,} images ({model.hparams.loss})"
+        plot_curves(panels[0], by_size, xlabel="step size γ", ylabel=ylabel, yscale="log")
         named = {f"{size} images": points[1:] for size, points in curves.items()}
-        plot_runs(
-            panels[1:], named, [(x, "objective") for x in ("updates", "epochs", "seconds")], model.hparams.loss, True
-        )
+        plot_runs(panels[1:], named, [(x, "objective") for x in ("updates", "epochs", "seconds")], model.hparams.loss)
+        for panel in panels:
+            panel.set(xscale="log")
 
     print(f"\nlowest validation loss at the end: batches of {winner}{tie(ahead)}")
     name_ends(lrs, {f"batches of {size}": lr for size, lr in best.items()})

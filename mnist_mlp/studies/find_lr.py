@@ -240,8 +240,8 @@ def draw(panels: list[Axes], trials: list[Trial], guessing: float, loss: str) ->
         panel.axhline(guessing, color="black", linewidth=0.8)
         panel.axhline(limit, color="black", linewidth=0.8, linestyle=":")
     for text, height in (("guessing", guessing), ("this or more, or NaN", limit)):
-        place = panels[1].get_yaxis_transform()
-        panels[1].annotate(text, (0, height), (4, -11), place, "offset points", fontsize=9)
+        across = panels[1].get_yaxis_transform()
+        panels[1].annotate(text, (0, height), (4, -11), across, "offset points", fontsize=9)
 
 
 def shown(loss: Tensor, limit: float) -> float:

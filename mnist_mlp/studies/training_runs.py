@@ -162,21 +162,12 @@ def trainer_options(epochs: int, precision: Precision) -> str:
     return f"--trainer.max_epochs {epochs}" + (f" --trainer.precision {precision}" if precision != "32-true" else "")
 
 
-def plot_runs(
-    panels: list[Axes],
-    runs: dict[str, list[Point]],
-    axes: Sequence[tuple[str, str]],
-    loss: str,
-    logarithmic: bool = False,
-) -> None:
-    """Draw named runs, in each panel by a pair of a Point's attributes, x and y; losses on a logarithmic scale.
-
-    So is x if `logarithmic`.
-    """
+def plot_runs(panels: list[Axes], runs: dict[str, list[Point]], axes: Sequence[tuple[str, str]], loss: str) -> None:
+    """Draw named runs, in each panel by a pair of a Point's attributes, x and y; losses on a logarithmic scale."""
     for panel, (x, y) in zip(panels, axes, strict=True):
         curves = {
             name: ([getattr(point, x) for point in points], [getattr(point, y) for point in points])
             for name, points in runs.items()
         }
-        scales = {"xscale": "log" if logarithmic else "linear", "yscale": "linear" if y == "accuracy" else "log"}
-        plot_curves(panel, curves, **scales, xlabel=LABELS[x], ylabel=LABELS[y].format(loss=loss))
+        plot_curves(panel, curves, yscale="linear" if y == "accuracy" else "log")
+        panel.set(xlabel=LABELS[x], ylabel=LABELS[y].format(loss=loss))
