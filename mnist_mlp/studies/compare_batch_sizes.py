@@ -102,7 +102,7 @@ def compare_batch_sizes(
     ahead = lowest({size: points[-1].loss for size, points in curves.items()})
     verb = "tie" if len(ahead) > 1 else "are ahead"
     bests = {size: lowest(dict(zip(lrs, losses[size], strict=True))) for size in sizes}
-    gammas = [f"{listed(lrs)}{' (a tie)' * (len(lrs) > 1)} for {size}" for size, lrs in bests.items()]
+    gammas = [f"{listed(tied)}{' (a tie)' * (len(tied) > 1)} for {size}" for size, tied in bests.items()]
     after = f"After {epochs} epoch{'s' * (epochs > 1)}"
     title = f"Best γ of each batch size: {'; '.join(gammas)}. {after} batches of {listed(ahead)} {verb}"
     with report.figure("batch_sizes", title, panels=4, width=16) as panels:
