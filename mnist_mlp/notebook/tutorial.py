@@ -232,7 +232,7 @@ trainer.fit(model, data)
 
 # %% [markdown]
 # Among the validation images, these look least like their labels to the network. Each has its label, the network's
-# answer, and the score of that answer.
+# answer, the score of that answer, and its number in the set.
 
 # %%
 images, targets = data.val_set
