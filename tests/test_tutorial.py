@@ -19,7 +19,7 @@ QUICKER = {  # the same cells with small networks, and without a download
     'SOURCE = "auto"': 'SOURCE = "digits"',
     "MLPClassifier(": "MLPClassifier([20], ",
     "[500]": "[20]",
-    "budget=55_000": "budget=5_000",
+    "grid=[0.1, 0.3, 0.5, 1.0, 2.0], budget=55_000": "batch_sizes=[500, 1000], grid=[0.3, 1.0], budget=5_000",
     "max_epochs=2": "max_epochs=1",
 }
 
