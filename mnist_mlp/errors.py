@@ -27,8 +27,15 @@ class StoppedBySignalError(BaseException):
         self.signum = signum
         self.exit_code = 128 + signum  # as shells report it
         self.between_updates = between_updates  # so that the state can be saved
-        self.resume = ""  # the command that resumes the run, once it is known
+        self.checkpoint = ""  # the newest of the run, and
+        self.resume = ""  # the command that resumes the run, once they are known
 
     def __str__(self) -> str:
         text = f"stopped by {signal.Signals(self.signum).name}"
         return f"{text}; resume with: {self.resume}" if self.resume else text
+
+    def _render_traceback_(self) -> list[str]:
+        """The line below an interrupted cell: IPython shows it in place of a traceback."""
+        call = f"Trainer(...).fit(model, data, ckpt_path={self.checkpoint!r})"
+        resume = f"; resume with: {call}" if self.checkpoint else ""
+        return [f"stopped by {signal.Signals(self.signum).name}{resume}"]

@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from conftest import RUNS, SMALL, Error, Run, events, scalars
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.command_lines import command_with_settings
+from mnist_mlp.studies.report import Report, lowest, tie
 
 SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_size", 1000))
 
@@ -57,6 +59,34 @@ def test_batch_sizes(run: Run) -> None:
     assert scalars()["val/loss"][-1][1] == pytest.approx(float(final["val/loss"]), rel=1e-3)
 
 
+@pytest.fixture
+def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collects the titles of figures."""
+    seen, figure = [], Report.figure
+
+    def watched(self: Report, name: str, title: str, panels: int, width: float = 12) -> Any:
+        seen.append(title)
+        return figure(self, name, title, panels, width)
+
+    monkeypatch.setattr(Report, "figure", watched)
+    return seen
+
+
+def test_a_tie_is_called_a_tie(run: Run, titles: list[str]) -> None:
+    assert lowest({"a": 0.1, "b": 0.1009, "c": 0.102}) == ["a", "b"]
+    assert tie(["a"]) == ""
+    options = ("--model.lr", 1e-9, "--model.patience", 1, "--model.max_decays", 0, "--epochs", 2)
+    output, _ = run("compare_decays", *SMALL, *options, "--decays", "[0.5,0.25]")
+    assert re.search(r"best decay = \S+, a tie: 0.5 and 0.25 are within 1%", output)
+    assert titles == ["δ = 0.5 and 0.25 tie by validation loss"]
+
+
+def test_the_title_says_which_step_size_is_best_for_each_batch_size(run: Run, titles: list[str]) -> None:
+    options = ("--batch_sizes", "[500,5000]", "--grid", "[0.01,0.3]", "--budget", 20_000, "--epochs", 1)
+    run("compare_batch_sizes", *SMALL_BUT_BATCH, *options)
+    assert titles == ["Best γ of each batch size: 0.3 for 500; 0.3 for 5000. After 1 epoch batches of 500 are ahead"]
+
+
 def test_decays(run: Run) -> None:
     options = ("--decays", "[0.5,0.01]", "--model.lr", 1e-9, "--model.patience", 1, "--model.max_decays", 1)
     output, _ = run("compare_decays", *SMALL, *options, "--model.monitor", "accuracy", "--epochs", 6)
@@ -77,7 +107,7 @@ def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
     rows = table("decays", "compare_decays")
     assert len(rows) == 3
     best = min(rows, key=lambda row: float(row["val/loss"]))
-    assert f"best decay = {float(best['decay']):g}\n" in output
+    assert re.search(rf"best decay = {float(best['decay']):g}\b", output)
     for row in rows:
         losses = [
             value for _, value in events(RUNS / "compare_decays_0" / f"decay_{float(row['decay']):g}")["val/loss"]

@@ -12,10 +12,11 @@ import pytest
 import torch
 import yaml
 from conftest import RUNS, SMALL, Run, events, scalars
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from mnist_mlp import LOSSES, MLP, MLPClassifier, MNISTDataModule, loss_and_gradient
-from mnist_mlp.studies.find_lr import find_lr, guessing_loss, judge, try_step_size
+from mnist_mlp.studies.find_lr import Trial, draw, find_lr, finding, guessing_loss, judge, try_step_size
 
 Batch = tuple[Tensor, Tensor]
 
@@ -129,6 +130,18 @@ def test_command_prints_and_writes(run: Run) -> None:
     assert curve[50][1] == pytest.approx(float(rows[0.1]["loss after 50"]))
     run("find_lr", *SMALL, "--updates", 5, "--grid", "[0.1,1000]", "--model.loss", "cross_entropy")
     assert (RUNS / "find_lr_1" / "find_lr.csv").is_file()
+
+
+def test_the_picture_says_the_finding() -> None:
+    curves = {0.01: [1.2] * 21, 1.0: [1.2] + [0.5] * 20, 3.2: [1.2, 30] + [0.9] * 19, 5.6: [1.2] + [math.nan] * 20}
+    trials = [Trial(lr, torch.tensor(losses), *judge(torch.tensor(losses), 1.0)) for lr, losses in curves.items()]
+    assert finding(trials, gamma_0=1.0) == "γ₀ = 1: 3.2 still works, 5.6 does not"
+    panels = list(Figure().subplots(1, 2))
+    draw(panels, trials, guessing=1.0, loss="mse")
+    assert {text.get_text() for text in panels[0].texts} >= {"0.01", "1", "3.2", "5.6"}
+    ends = {lr: loss for line in panels[1].lines[:3] for lr, loss in zip(*line.get_data(), strict=True)}
+    assert [ends[lr] for lr in curves] == pytest.approx([1.2, 0.5, 0.9, 10.0])  # NaN at the picture's limit
+    assert {"works", "diverges", "no progress"} <= {text.get_text() for text in panels[1].texts}
 
 
 def test_candidates_are_runs_of_fit(run: Run) -> None:

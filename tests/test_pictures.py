@@ -36,8 +36,13 @@ def test_errors_are_counted_and_drawn(run: Run, error: Error) -> None:
         assert int(errors) == sum(answers.values())
         assert int(times or 0) == answers[mistaken_for] == max(answers.values(), default=0)
     assert max(map(len, output.splitlines())) <= 80
-    drawn = Counter(re.findall(r"<!-- (\d) → (\d) \S+ -->", Path("errors.svg").read_text(encoding="utf-8")))
-    assert drawn == wrong
+    picture = Path("errors.svg").read_text(encoding="utf-8")
+    captions = re.findall(r"<!-- (\d) → (\d) (\S+) -->", picture)
+    assert Counter(caption[:2] for caption in captions) == wrong
+    scores = [float(caption[2]) for caption in captions]
+    assert scores == sorted(scores, reverse=True)
+    indices = [int(index) for index in re.findall(r"<!-- #(\d+) -->", picture)]
+    assert [tuple(rows[index][1:3]) for index in indices] == [caption[:2] for caption in captions]
     for name in ("errors.doc", "nowhere/errors.png"):
         assert f"--errors {name}" in error("test", *LAST, "--errors", name)
 
@@ -53,10 +58,10 @@ def test_errors_are_those_of_the_test(run: Run) -> None:
 def test_mosaic_holds_every_image() -> None:
     images = torch.rand(25, 1, 28, 28)
     picture = mosaic(images, columns=20)
-    assert picture.shape == (2 * 42, 20 * 34)
+    assert picture.shape == (2 * 50, 20 * 34)
     for i, image in enumerate(images):
         row, column = divmod(i, 20)
-        assert torch.equal(picture[row * 42 + 12 : row * 42 + 40, column * 34 + 3 : column * 34 + 31], image[0])
+        assert torch.equal(picture[row * 50 + 20 : row * 50 + 48, column * 34 + 3 : column * 34 + 31], image[0])
 
 
 @pytest.fixture
@@ -159,7 +164,7 @@ def test_worst_errors_come_first() -> None:
     scores[3, 9], scores[3, 3] = 0.7, 0.3
     figure = draw_worst_errors(images, labels, scores)
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.texts] == ["2 → 8 0.90", "3 → 9 0.70", "1 → 7 0.60"]
+    assert [text.get_text() for text in axes.texts] == ["2 → 8 0.90\n#2", "3 → 9 0.70\n#3", "1 → 7 0.60\n#1"]
     assert "The 3 worst of 3 validation errors" in axes.get_title(loc="left")
     drawn = torch.tensor(axes.images[0].get_array())
     assert torch.equal(drawn, mosaic(images[[2, 3, 1]], columns=10))

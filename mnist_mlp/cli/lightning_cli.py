@@ -305,7 +305,8 @@ class CLI(LightningCLI):
             labels, scores = self.predictions(ckpt_path)
             wrong = (scores.argmax(dim=1) != labels).nonzero().flatten()
             images = datamodule.test_set[0].cpu()[wrong]
-            draw_errors(images, labels[wrong], scores[wrong], f"{len(wrong):,} wrong").savefig(picture, dpi=120)
+            title = f"{len(wrong):,} of {len(labels):,} test images are classified wrong"
+            draw_errors(images, labels[wrong], scores[wrong], wrong, title).savefig(picture, dpi=120)
             print(f"{'errors':<11} {picture}")
 
     def predict(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:

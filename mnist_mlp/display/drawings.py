@@ -10,7 +10,7 @@ from torchvision.utils import make_grid
 from mnist_mlp.data import MEAN, STD, MNISTDataModule
 
 PIXEL = 3  # side of a deformed digit's pixel, in pixels of the picture
-WIDTH, HEIGHT = 34, 42  # of a mosaic's cell, in pixels: a digit and the space for its caption
+WIDTH, HEIGHT = 34, 50  # of a mosaic's cell, in pixels: a digit and the space for two lines above it
 DOTS = 60  # pixels of a mosaic per inch
 SHOWN = 100  # images of a batch, and units of the first layer, at most
 WORST = 60  # validation errors, at most
@@ -48,28 +48,32 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
     """
     rows = max(1, -(-len(images) // columns))
     cells = torch.full((rows * columns, HEIGHT, WIDTH), -MEAN / STD)
-    cells[: len(images), 12:40, 3:31] = images[:, 0]
+    cells[: len(images), 20:48, 3:31] = images[:, 0]
     return cells.view(rows, columns, HEIGHT, WIDTH).transpose(1, 2).reshape(rows * HEIGHT, columns * WIDTH)
 
 
-def draw_errors(images: Tensor, labels: Tensor, scores: Tensor, title: str, columns: int = 20) -> Figure:
-    """Draw wrongly classified images, `columns` in a row, each under its label, prediction and the latter's score.
+def draw_errors(
+    images: Tensor, labels: Tensor, scores: Tensor, numbers: Tensor, title: str, columns: int = 20
+) -> Figure:
+    """Draw wrongly classified images, the surest first, `columns` in a row, each under its caption.
 
-    Images are (N, 1, 28, 28) float32 and normalised, labels (N,) int64, and scores (N, 10) float, one for each digit.
+    It is the label, the prediction, the latter's score, and the image's number in its set. Images are
+    (N, 1, 28, 28) float32 and normalised, labels and numbers (N,) int64, and scores (N, 10) float, one for each digit.
     """
-    picture = mosaic(images.cpu(), columns)
+    highest, predictions = scores.max(dim=1)
+    order = highest.argsort(descending=True, stable=True)
+    picture = mosaic(images[order].cpu(), columns)
     height, width = (side / DOTS for side in picture.shape)
     figure = Figure(figsize=(width, height + 0.4))
     axes = figure.add_axes((0, 0, 1, height / (height + 0.4)))
     axes.set_axis_off()
-    axes.set_title(f"{title}: label → prediction and its score", loc="left", fontsize=9)
+    axes.set_title(f"{title}, the surest first: label → prediction and its score, #index", loc="left", fontsize=9)
     axes.imshow(picture.numpy(), cmap="gray_r", aspect="auto", interpolation="nearest")
-    highest, predictions = scores.max(dim=1)
-    captions = zip(labels.tolist(), predictions.tolist(), highest.tolist(), strict=True)
-    for number, (label, prediction, score) in enumerate(captions):
-        row, column = divmod(number, columns)
-        text = f"{label} → {prediction} {score:.2f}"
-        axes.text((column + 0.5) * WIDTH, row * HEIGHT + 10, text, ha="center", fontsize=6)
+    captions = zip(*(each[order].tolist() for each in (labels, predictions, highest, numbers)), strict=True)
+    for place, (label, prediction, score, number) in enumerate(captions):
+        row, column = divmod(place, columns)
+        text = f"{label} → {prediction} {score:.2f}\n#{number}"
+        axes.text((column + 0.5) * WIDTH, row * HEIGHT + 18, text, ha="center", fontsize=6, linespacing=1)
     return figure
 
 
@@ -78,7 +82,7 @@ def draw_worst_errors(images: Tensor, labels: Tensor, scores: Tensor) -> Figure:
     wrong = (scores.argmax(dim=1) != labels).nonzero().flatten()
     worst = wrong[scores[wrong, labels[wrong]].argsort()[:WORST]]
     title = f"The {len(worst)} worst of {len(wrong):,} validation errors"
-    return draw_errors(images[worst], labels[worst], scores[worst], title, columns=10)
+    return draw_errors(images[worst], labels[worst], scores[worst], worst, title, columns=10)
 
 
 def draw_confusion(labels: Tensor, scores: Tensor) -> Figure:

@@ -17,14 +17,15 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from mnist_mlp.command_lines import command_for_checkpoint, known_to_commands
 from mnist_mlp.errors import StoppedBySignalError
 from mnist_mlp.runtime.blocks import BlockCallback
-from mnist_mlp.runtime.signals import validation_due
+from mnist_mlp.runtime.signals import StopOnSignal, validation_due
 
 
 class LastCheckpoint(BlockCallback, Checkpoint):
     """Keeps `last.ckpt`, the newest state of the run: after every epoch, every minute, and at the end.
 
     `ModelCheckpoint(save_last=True)` skips it when the monitored value has not improved, when `max_steps` or
-    `max_time` ends a run between two validations, and when a signal does.
+    `max_time` ends a run between two validations, and when a signal does. Ctrl-C, or a notebook's stop button, ends a
+    run of any module between two updates here, by `StopOnSignal`.
 
     Args:
         every_n_train_steps: Save every this many updates; 0 saves by time.
@@ -46,6 +47,8 @@ class LastCheckpoint(BlockCallback, Checkpoint):
             root = folder if logger.save_dir is None else Path(logger.save_dir)
             folder = root / str(logger.name) / version
         self.path = trainer.strategy.broadcast(str(folder / "checkpoints" / "last.ckpt"))
+        if not any(isinstance(callback, StopOnSignal) for callback in trainer.callbacks):
+            trainer.callbacks.append(StopOnSignal())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_at = time.monotonic()
@@ -75,6 +78,7 @@ class LastCheckpoint(BlockCallback, Checkpoint):
         if isinstance(exception, StoppedBySignalError):
             if exception.between_updates:
                 self.save(trainer)
+            exception.checkpoint = self.best_model_path
             if self.best_model_path and known_to_commands(pl_module, trainer.datamodule):
                 exception.resume = command_for_checkpoint("fit", self.best_model_path)
 

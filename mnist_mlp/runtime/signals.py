@@ -17,15 +17,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # of Ctrl-C, and of batch systems and
 @contextmanager
 def signals_as_errors() -> Iterator[None]:
     """Raise StoppedBySignalError on SIGINT and SIGTERM, so that temporary files are removed on the way out."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise StoppedBySignalError(signum, between_updates=False)
-
-    handlers = replace_handlers(dict.fromkeys(SIGNALS, stop))
+    handlers = replace_handlers(dict.fromkeys(SIGNALS, stop_here))
     try:
         yield
     finally:
         replace_handlers(handlers)
+
+
+def stop_here(signum: int, frame: object) -> None:
+    """Handle a signal by a StoppedBySignalError, wherever the program is."""
+    raise StoppedBySignalError(signum, between_updates=False)
 
 
 def replace_handlers(handlers: dict[signal.Signals, Any]) -> dict[signal.Signals, Any]:
@@ -44,8 +45,9 @@ class StopOnSignal(BlockCallback):
     """Ends training after SIGINT or SIGTERM where its state can be saved: after a block of updates.
 
     Lightning acts on SIGTERM with a collective call in the signal handler, which under several processes can deadlock
-    with another collective. Here the handler only sets a flag, and the processes agree after each block; a second
-    signal kills the process at once.
+    with another collective. Here the handler only sets a flag, and the processes agree after each block. A second
+    signal kills the process at once; where the first Ctrl-C would have been a KeyboardInterrupt, as in a notebook, the
+    second ends the fit alone.
 
     Raises:
         StoppedBySignalError: In every process, if one of them has received a signal.
@@ -54,11 +56,12 @@ class StopOnSignal(BlockCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals. Lightning restores the former handlers when the fit ends."""
         self.received = 0
-        replace_handlers(dict.fromkeys(SIGNALS, self.on_signal))
+        self.former = replace_handlers(dict.fromkeys(SIGNALS, self.on_signal))
 
     def on_signal(self, signum: int, frame: object) -> None:
         self.received = signum
-        signal.signal(signum, signal.SIG_DFL)
+        in_python = self.former[signal.Signals(signum)] is signal.default_int_handler
+        signal.signal(signum, stop_here if in_python else signal.SIG_DFL)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

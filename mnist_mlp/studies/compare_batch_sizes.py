@@ -25,7 +25,7 @@ from mnist_mlp.gradient import sgd
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.studies.arguments import distinct, load_data, name_ends
-from mnist_mlp.studies.report import Report, Row
+from mnist_mlp.studies.report import Report, Row, listed, lowest, plot_curves, tie
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run
 
 POINTS_PER_EPOCH = 20
@@ -76,8 +76,8 @@ def compare_batch_sizes(
     for size in sizes:
         progress = tqdm(lrs, f"batch size {size}, step sizes", disable=None, leave=False)
         losses[size] = [validation_loss(model, data, size, lr, budget) for lr in progress]
-        lowest, best[size] = min(zip(losses[size], lrs, strict=True))
-        if lowest == math.inf:
+        least, best[size] = min(zip(losses[size], lrs, strict=True))
+        if least == math.inf:
             raise TrainingError(f"every step size of --grid diverges with batches of {size}: give smaller ones")
         print(f"batches of {size}: of {len(lrs)} step sizes {best[size]:g} is the best", flush=True)
 
@@ -98,14 +98,26 @@ def compare_batch_sizes(
     report.table("step_sizes", by_lr)
     print("\neach batch size at its best step size")
     report.table("batch_sizes", [line for size, points in curves.items() for line in rows(size, best[size], points)])
-    with report.figure("batch_sizes", panels=3) as panels:
-        named = {f"batch size {size}, γ = {best[size]:g}": points[1:] for size, points in curves.items()}
-        plot_runs(panels, named, [(x, "objective") for x in ("updates", "epochs", "seconds")], model.hparams.loss)
+    winner = min(curves, key=lambda size: curves[size][-1].loss)
+    ahead = lowest({size: points[-1].loss for size, points in curves.items()})
+    verb = "tie" if len(ahead) > 1 else "are ahead"
+    bests = {size: lowest(dict(zip(lrs, losses[size], strict=True))) for size in sizes}
+    gammas = [f"{listed(tied)}{' (a tie)' * (len(tied) > 1)} for {size}" for size, tied in bests.items()]
+    after = f"After {epochs} epoch{'s' * (epochs > 1)}"
+    title = f"Best γ of each batch size: {'; '.join(gammas)}. {after} batches of {listed(ahead)} {verb}"
+    with report.figure("batch_sizes", title, panels=4, width=16) as panels:
+        by_size = {}
+        for size in sizes:
+            finite = [(lr, loss) for lr, loss in zip(lrs, losses[size], strict=True) if loss < math.inf]
+            by_size[f"{size} images"] = ([lr for lr, _ in finite], [loss for _, loss in finite])
+        ylabel = f"validation loss after {budget:,} images ({model.hparams.loss})"
+        plot_curves(panels[0], by_size, xlabel="step size γ", ylabel=ylabel, yscale="log")
+        named = {f"{size} images": points[1:] for size, points in curves.items()}
+        plot_runs(panels[1:], named, [(x, "objective") for x in ("updates", "epochs", "seconds")], model.hparams.loss)
         for panel in panels:
             panel.set(xscale="log")
 
-    winner = min(curves, key=lambda size: curves[size][-1].loss)
-    print(f"\nlowest validation loss at the end: batches of {winner}")
+    print(f"\nlowest validation loss at the end: batches of {winner}{tie(ahead)}")
     name_ends(lrs, {f"batches of {size}": lr for size, lr in best.items()})
     command = command_with_settings("fit", model, data, lr=best[winner], batch_size=winner)
     report.close({"next": f"{command} --trainer.max_epochs {epochs}"})

@@ -15,7 +15,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.studies.arguments import Precision, distinct, load_data
-from mnist_mlp.studies.report import Report
+from mnist_mlp.studies.report import Report, listed, lowest, tie
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
 
@@ -81,11 +81,16 @@ def compare_decays(
             for decay, points in curves.items()
         ],
     )
-    with report.figure("decays", panels=3) as panels:
+    best = max(bests, key=lambda decay: quality(bests[decay]))
+    monitor = model.hparams.monitor
+    tied = lowest(
+        {decay: -quality(point) if monitor == "loss" else 1 - quality(point) for decay, point in bests.items()}
+    )
+    title = f"δ = {listed(tied)} tie" if len(tied) > 1 else f"δ = {best:g} is best"
+    with report.figure("decays", f"{title} by validation {monitor}", panels=3) as panels:
         named = {f"δ = {decay:g}": points for decay, points in curves.items()}
         plot_runs(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
-    best = max(bests, key=lambda decay: quality(bests[decay]))
-    print(f"\nbest decay = {best:g}")
+    print(f"\nbest decay = {best:g}{tie(tied)}")
     changes = {"lr": model.hparams.lr, "schedule": "plateau", "decay": best}
     command = command_with_settings("fit", model, data, **changes)
     report.close({"next": f"{command} {trainer_options(epochs, precision)}"})

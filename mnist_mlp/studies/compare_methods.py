@@ -18,7 +18,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.studies.arguments import Precision, distinct, load_data, name_ends
-from mnist_mlp.studies.report import Report, Row
+from mnist_mlp.studies.report import Report, Row, listed, lowest, tie
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
 METHODS = {  # name, whether a batch is the whole training set, and the schedule
@@ -82,17 +82,19 @@ def compare_methods(
     print(f"\neach method after {epochs} epochs, at its best step size of the grid")
     report.table("methods", [row(method, best.get(method), curves.get(method)) for method in METHODS])
     name_ends(lrs, best)
-    with report.figure("methods", panels=3) as panels:
+    winner = min(curves, key=lambda method: curves[method][-1].loss)
+    ahead = lowest({method: points[-1].loss for method, points in curves.items()})
+    title = f"{listed(ahead)} {'tie' if len(ahead) > 1 else 'is ahead'} after {epochs} epoch{'s' * (epochs > 1)}"
+    with report.figure("methods", title, panels=3) as panels:
         named = {f"{method}, γ₀ = {best[method]:g}": points for method, points in curves.items()}
         plot_runs(panels, named, [("epochs", y) for y in ("objective", "loss", "accuracy")], model.hparams.loss)
-    winner = min(curves, key=lambda method: curves[method][-1].loss)
     full, schedule = METHODS[winner]
     changes: dict[str, Any] = {"lr": best[winner], "schedule": schedule}
     if full:
         changes["batch_size"] = len(data.train_set[0])
     if schedule == "plateau":
         changes["max_decays"] = epochs
-    print(f"\nlowest validation loss at the end: {winner}")
+    print(f"\nlowest validation loss at the end: {winner}{tie(ahead)}")
     command = command_with_settings("fit", model, data, **changes)
     report.close({"next": f"{command} {trainer_options(epochs, precision)}"})
     return best

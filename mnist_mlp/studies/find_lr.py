@@ -8,13 +8,11 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice, pairwise
-from typing import Literal
+from itertools import islice, pairwise
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -35,7 +33,13 @@ DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 CHECK_EVERY = 10  # updates between two checks of all parameters, each a tenth of an update's work
 BELOW = 0.99  # of the loss of guessing; knowing only the digits' frequencies gives 0.999
 BLOWN_UP = 2  # times the loss at the start or of guessing, more than single batches scatter
+LIMIT = 10  # times the loss of guessing, where the picture ends
 Verdict = Literal["works", "diverges", "no progress"]
+STYLES: dict[Verdict, dict[str, Any]] = {  # Okabe and Ito's colours, which colour-blind people tell apart
+    "works": {"color": "#0072b2", "linestyle": "-", "marker": "o"},
+    "no progress": {"color": "#767676", "linestyle": ":", "marker": "s"},
+    "diverges": {"color": "#d55e00", "linestyle": "--", "marker": "x"},
+}
 Refinement = restricted_number_type("Refinement", int, [(">=", 0), ("<=", 9)])  # two digits tell so many apart
 
 
@@ -66,10 +70,15 @@ def judge(losses: Tensor, guessing: float) -> tuple[Verdict, int | None]:
     not_finite = losses.isfinite().logical_not().nonzero()
     if len(not_finite):
         return "diverges", int(not_finite[0])
-    if losses[-max(1, len(losses) // 10) :].mean() < BELOW * guessing:
+    if last_losses(losses) < BELOW * guessing:
         return "works", None
     blown_up = (losses > BLOWN_UP * max(losses[0].item(), guessing)).nonzero()
     return ("diverges", int(blown_up[0])) if len(blown_up) else ("no progress", None)
+
+
+def last_losses(losses: Tensor) -> Tensor:
+    """The mean over the last tenth of losses, (N,) float, as a () float."""
+    return losses[-max(1, len(losses) // 10) :].mean()
 
 
 def try_step_size(
@@ -159,8 +168,8 @@ def find_lr(
     report.table("find_lr", [row(trial) for trial in trials.values()])
     for lr, trial in trials.items():
         report.curve(f"gamma={lr:g}", "find_lr/loss", trial.losses.tolist())
-    with report.figure("find_lr", width=8) as (axes,):
-        draw(axes, list(trials.values()), guessing, model.hparams.loss)
+    with report.figure("find_lr", finding(list(trials.values()), gamma_0), panels=2, width=8) as panels:
+        draw(panels, list(trials.values()), guessing, model.hparams.loss)
 
     if gamma_0 is None:
         verdicts = {trial.verdict for trial in trials.values()}
@@ -191,30 +200,50 @@ def row(trial: Trial) -> Row:
     return {"gamma": trial.lr, **losses, "verdict": trial.verdict, "diverged at update": trial.diverged_at}
 
 
-def draw(axes: Axes, trials: list[Trial], guessing: float, loss: str) -> None:
-    """Draw the curves on logarithmic scales: dashes show the verdict, markers and shades the step size.
+def finding(trials: list[Trial], gamma_0: float | None) -> str:
+    """The title of the figure: the largest step sizes, that which works and that which does not."""
+    if gamma_0 is None:
+        return "No step size of the grid works"
+    works = max(trial.lr for trial in trials if trial.verdict == "works")
+    return f"γ₀ = {gamma_0:g}: {works:g} still works, {min(t.lr for t in trials if t.lr > works):g} does not"
 
-    A point is a mean over an equal part of the logarithmic scale. Losses above a limit are drawn at the limit.
+
+def draw(panels: list[Axes], trials: list[Trial], guessing: float, loss: str) -> None:
+    """Draw losses against updates and, at the end, against γ, on logarithmic scales.
+
+    A point of a curve is a mean over an equal part of the logarithmic scale, one at the end that by which `judge`
+    goes. Losses above a limit, and those that are not finite, are drawn at the limit.
     """
-    dashes = {"works": "-", "no progress": ":", "diverges": "--"}
-    shades = colormaps["viridis"](np.linspace(0, 1, len(trials) + 1))  # the last one is too light
-    limit = 100 * guessing
+    limit = LIMIT * guessing
     edges = torch.logspace(0, math.log10(len(trials[0].losses)), 25).round().int().unique().tolist()
-    curves, styles = {}, []
-    for trial, shade, marker in zip(trials, shades, cycle("os^vD<>PX*h"), strict=False):
-        when = f" at update {trial.diverged_at}" if trial.diverged_at is not None else ""
-        points = [trial.losses[start:end].mean().clamp(max=limit).item() for start, end in pairwise(edges)]
-        curves[f"γ = {trial.lr:g} {trial.verdict}{when}"] = (edges[:-1], points)
-        styles.append(
-            {
-                "color": shade,
-                "marker": marker,
-                "linestyle": dashes[trial.verdict],
-                "markerfacecolor": "none",
-                "linewidth": 1.2,
-            }
-        )
-    labels = {"xlabel": "updates", "ylabel": f"loss of a batch ({loss})"}
-    plot_curves(axes, curves, styles, xscale="log", yscale="log", ylim=(None, 1.5 * limit), **labels)
-    axes.axhline(guessing, color="black", linewidth=0.8, label="guessing")
-    axes.axhline(limit, color="black", linewidth=0.8, linestyle="--", label="limit of the picture")
+    curves = {}
+    for trial in trials:
+        means = [trial.losses[start:end].mean() for start, end in pairwise(edges)]
+        curves[f"{trial.lr:g}"] = (edges[:-1], [shown(mean, limit) for mean in means])
+    styles = [{**STYLES[trial.verdict], "marker": None} for trial in trials]
+    bottom = min(min(losses) for _, losses in curves.values())
+    scales = {"xscale": "log", "yscale": "log", "ylim": (0.7 * bottom, 1.8 * limit)}
+    plot_curves(panels[0], curves, styles, **scales, xlabel="updates", ylabel=f"loss of a batch ({loss})")
+    panels[0].set_title("on the way, for each γ", fontsize=10)
+    panels[1].set_title("at the end: mean of the last tenth", fontsize=10)
+    panels[1].set(**scales, xlabel="step size γ")
+    for verdict, style in STYLES.items():
+        judged = [trial for trial in trials if trial.verdict == verdict]
+        if judged:
+            lrs, ends = [trial.lr for trial in judged], [shown(last_losses(trial.losses), limit) for trial in judged]
+            panels[1].plot(lrs, ends, **{**style, "linestyle": "none"})
+            middle, slow = len(lrs) // 2, verdict == "no progress"  # which ends beside others, not above
+            place = (lrs[-1 if slow else middle], ends[-1 if slow else middle])
+            offset, side = ((8, -3), "left") if slow else ((0, -16), "center")
+            panels[1].annotate(verdict, place, offset, "data", "offset points", ha=side, color=style["color"])
+    for panel in panels:
+        panel.axhline(guessing, color="black", linewidth=0.8)
+        panel.axhline(limit, color="black", linewidth=0.8, linestyle=":")
+    for text, height in (("guessing", guessing), ("this or more, or NaN", limit)):
+        across = panels[1].get_yaxis_transform()
+        panels[1].annotate(text, (0, height), (4, -11), across, "offset points", fontsize=9)
+
+
+def shown(loss: Tensor, limit: float) -> float:
+    """A loss, () float, at most at the limit of the picture, where NaN is too."""
+    return loss.nan_to_num(nan=limit).clamp(max=limit).item()

@@ -3,7 +3,7 @@
 import csv
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, cycle
 from pathlib import Path
@@ -18,13 +18,15 @@ from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import known_to_commands
 from mnist_mlp.data import MNISTDataModule
 
-# Distinguishable without colour: by dashes, markers and darkness, and by line width where curves overlap.
+# Okabe and Ito's colours, which colour-blind people tell apart; dashes, markers and widths do without any.
 STYLES: list[dict[str, Any]] = [
     {"color": color, "linestyle": dashes, "marker": marker, "linewidth": width, "markerfacecolor": "none"}
     for color, dashes, marker, width in zip(
-        ("#440154", "#31688e", "#35b779", "#e07b00"), ("-", "--", "-.", ":"), "os^D", (3.5, 2.5, 1.8, 1.2), strict=True
+        ("#0072b2", "#d55e00", "#009e73", "#000000"), ("-", "--", "-.", ":"), "os^D", (3.5, 2.5, 1.8, 1.2), strict=True
     )
 ]
+LONGEST_LABEL = 12  # characters at the end of a curve; with longer names there is a legend
+TIE = 0.01  # of the lowest loss: another seed changes it by more
 Row = dict[str, Any]
 """A line of a table: column name and value, None for nothing."""
 
@@ -71,19 +73,21 @@ class Report:
                 writer.add_scalar(tag, value, step)
 
     @contextmanager
-    def figure(self, name: str, panels: int = 1, width: float = 12) -> Iterator[list[Axes]]:
+    def figure(self, name: str, title: str, panels: int, width: float = 12) -> Iterator[list[Axes]]:
         """Give empty panels side by side to draw into, and write them as NAME.png, `width` inches wide.
 
-        The legend of the first panel stands below all of them, or beside a single one.
+        The title says the finding. A legend, if the first panel needs one, stands below all of them.
         """
         figure = Figure(figsize=(width, 4.8), dpi=100, layout="constrained")
         axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
         for panel in axes:
             panel.grid(alpha=0.3)
         yield axes
-        place: Any = "outside right center" if panels == 1 else "outside lower center"
+        figure.suptitle(title, fontsize=13)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc=place, ncols=1 if panels == 1 else 4)
+        if handles:
+            place: Any = "outside lower center"
+            figure.legend(handles, labels, loc=place, ncols=4)
         figure.savefig(self.folder / f"{name}.png")
 
     def close(self, suggestions: dict[str, str]) -> None:
@@ -101,10 +105,46 @@ class Report:
 def plot_curves(
     panel: Axes, curves: dict[str, tuple[list, list]], styles: Sequence[dict[str, Any]] = STYLES, **settings: Any
 ) -> None:
-    """Draw curves, x and y by name, each in a style of its own. `settings` are those of the axes."""
-    for i, ((name, (x, y)), style) in enumerate(zip(curves.items(), cycle(styles), strict=False)):
-        panel.plot(x, y, label=name, markevery=(i % 4, 4) if len(x) > 30 else None, **style)
+    """Draw curves, x and y by name, each in a style of its own. `settings` are those of the axes.
+
+    Names stand at the curves' ends, or in the legend if they are long or the ends are not above one another.
+    """
+    direct = max(map(len, curves)) <= LONGEST_LABEL and len({x[-1] for x, _ in curves.values()}) == 1
     panel.set(**settings)
+    ends = []
+    for i, ((name, (x, y)), style) in enumerate(zip(curves.items(), cycle(styles), strict=False)):
+        every = (i % 4, 4) if len(x) > 30 else None
+        panel.plot(x, y, label=None if direct else name, markevery=every, **style)
+        ends.append(((x[-1], y[-1]), name, style["color"]))
+    if direct:
+        label_ends(panel, ends)
+
+
+def label_ends(panel: Axes, ends: Sequence[tuple[tuple[float, float], str, str]], gap: float = 0.045) -> None:
+    """Write names in colours beside a panel, as high as curves end at x, y; `gap` of its height is between them."""
+    panel.autoscale_view()
+    heights = panel.transAxes.inverted().transform(panel.transData.transform([end[0] for end in ends]))[:, 1]
+    pairs, below = sorted(zip(heights.clip(0, 1), ends, strict=True), key=lambda pair: pair[0]), -gap
+    for above, (height, (_, name, color)) in zip(reversed(range(len(pairs))), pairs, strict=True):
+        below = min(max(height, below + gap), 1 - above * gap)
+        place = panel.transAxes
+        panel.annotate(name, (1, below), (4, 0), place, "offset points", va="center", fontsize=9, color=color)
+
+
+def lowest(losses: Mapping[Any, float]) -> list[Any]:
+    """The keys of the lowest loss and of those that tie with it, in their order."""
+    return [key for key, loss in losses.items() if loss <= min(losses.values()) * (1 + TIE)]
+
+
+def tie(winners: Sequence[Any]) -> str:
+    """The end of a sentence on the winner, that others tie with it, or nothing."""
+    return f", a tie: {listed(winners)} are within {TIE:.0%}" if len(winners) > 1 else ""
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Values as they stand in a sentence: `0.3, 0.5 and 1`."""
+    *first, last = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def show_table(rows: Sequence[Row], path: Path) -> None:

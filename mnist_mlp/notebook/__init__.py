@@ -1,0 +1,1 @@
+"""A notebook from tensors to the step size and the batch size."""
