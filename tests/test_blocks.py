@@ -125,6 +125,8 @@ def test_a_run_in_blocks_is_the_run(settings: dict[str, Any], tmp_path: Path) ->
 @pytest.mark.parametrize("loss", ["mse", "squared", "cross_entropy"])
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
 def test_every_loss_schedule_and_precision(schedule: str, loss: str, precision: str, tmp_path: Path) -> None:
+    if precision == "bf16-true" and loss == "mse" and TorchVersion(torch.__version__) < "2.5":
+        pytest.skip("this torch has no squared error of bfloat16 on a CPU")
     model = {"loss": loss, "schedule": schedule, "patience": 1, "max_decays": 1}
     runs = [Run(tmp_path, in_blocks, model, precision=precision, max_epochs=3) for in_blocks in (True, False)]
     assert_equal_runs(*runs)

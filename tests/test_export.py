@@ -8,8 +8,11 @@ import torch
 from conftest import RUNS, SMALL, Error, Run
 from example_own_network import main as run_example
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from mnist_mlp import MLP, MLPClassifier, normalised
+
+exports = pytest.mark.skipif(TorchVersion(torch.__version__) < "2.7", reason="exporting needs torch 2.7")
 
 
 def session_of(path: Path) -> Any:
@@ -25,6 +28,7 @@ def scores_of(path: Path, images: Tensor) -> Tensor:
     return torch.from_numpy(scores)
 
 
+@exports
 @pytest.mark.parametrize("ending", [".onnx", ".pt2"])
 @pytest.mark.parametrize(
     "settings", [(), ("--model.loss", "cross_entropy", "--model.activation", "relu", "--model.hidden", "[30,20]")]
@@ -46,6 +50,7 @@ def test_an_exported_program_takes_bytes_and_gives_the_scores(
         torch.testing.assert_close(scores_of(Path(f"digits{ending}"), images), expected, rtol=1e-4, atol=1e-5)
 
 
+@exports
 def test_the_plain_network_is_exported_with_any_number_of_images(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     net, x = MLP((30,)).eval(), torch.randn(5, 1, 28, 28)
@@ -58,6 +63,7 @@ def test_the_plain_network_is_exported_with_any_number_of_images(tmp_path: Path)
     torch.testing.assert_close(torch.from_numpy(output), net(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+@exports
 def test_softplus_is_exported_with_its_jump(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     net, z = nn.Sequential(MLP().nonlin1), torch.linspace(-0.1, 0.1, 41)

@@ -46,7 +46,7 @@ def test_run_counts_updates_logs_and_saves(run: Run) -> None:
     assert last["global_step"] == 110
     assert last["hyper_parameters"]["hidden"] == [20]
     assert last["datamodule_hyper_parameters"]["dataset"] == "digits"
-    assert yaml.safe_load((RUNS / "version_0" / "hparams.yaml").read_text())["dataset"] == "digits"
+    assert yaml.safe_load((curves_in(RUNS / "version_0") / "hparams.yaml").read_text())["dataset"] == "digits"
 
     curves = scalars()
     assert [step for step, _ in curves["train/loss"]] == [24, 49, 74, 99, 109]  # the last updates too
@@ -143,7 +143,7 @@ def test_a_run_that_max_steps_stopped_goes_on_exactly(stop: int, run: Run) -> No
     assert_same_parameters(resumed["state_dict"], whole["state_dict"])
     for tag in ("val/loss", "val/accuracy"):
         assert scalars(1)[tag] == scalars(0)[tag]
-    for tag in ("train/loss", "lr"):
+    for tag in ("train/loss", "train/lr"):
         points, until_stop = scalars(1)[tag], stop - 1
         assert [step for step, _ in points] == sorted({24, 49, 74, 99, 109, until_stop})
         assert [point for point in points if point[0] != until_stop] == scalars(0)[tag]
@@ -388,7 +388,7 @@ def test_plateau_scheduler_sees_the_validation_loss(run: Run) -> None:
     patience = ("--lr_scheduler.patience", 0, "--lr_scheduler.threshold", 1e9, "--lr_scheduler.threshold_mode", "abs")
     plateau = ("--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss", *patience)
     run("fit", *SMALL, *plateau, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
-    assert [value for _, value in scalars()["train/lr"]][::55] == pytest.approx([0.1, 0.1, 0.01])  # nothing counts as better
+    assert [value for _, value in scalars()["train/lr"]][::55] == pytest.approx([0.1, 0.1, 0.01])  # none is better
 
 
 def test_training_on_all_images_without_validation(run: Run) -> None:

@@ -17,6 +17,7 @@ from test_blocks import Run
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.optim.lr_scheduler import LinearLR
+from torch.torch_version import TorchVersion
 
 from mnist_mlp.batches import Batches
 from mnist_mlp.gradient import GradientDescent
@@ -180,6 +181,8 @@ def test_updates_are_captured_if_the_step_reads_nothing_on_the_host(
 @pytest.mark.parametrize("kind", [GradientDescent, *CAPTURABLE, torch.optim.RMSprop, torch.optim.Adadelta])
 def test_captured_optimizers_read_nothing_on_the_host(kind: type) -> None:
     """On CUDA's tensors without memory, of which no value can be read."""
+    if kind is torch.optim.ASGD and TorchVersion(torch.__version__) < "2.5":
+        pytest.skip("this torch makes real tensors for ASGD, also among those without memory")
     with FakeTensorMode():
         parameter = torch.nn.Parameter(torch.empty(3, device="cuda"))
         optimizer = kind([parameter], lr=0.1, **({} if kind is GradientDescent else {"capturable": True}))

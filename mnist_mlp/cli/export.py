@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from mnist_mlp.classifier import Classifier, MLPClassifier
 from mnist_mlp.data import normalised
@@ -37,13 +38,15 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
         logs: Folder of the runs.
 
     Raises:
-        UserError: There is no such checkpoint, the name has another ending, or ONNX is not installed.
+        UserError: There is no such checkpoint, the name has another ending, or ONNX is not installed, or torch old.
     """
     path = Path(to)
     if path.suffix not in (".onnx", ".pt2") or not path.parent.is_dir():
         raise UserError(f"--to {to}: give a name that ends in .onnx or .pt2, in a folder")
     if path.suffix == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise UserError(f"--to {to}: needs onnx and onnxscript: pip install 'mnist_mlp[export]', or give a .pt2")
+    if TorchVersion(torch.__version__) < "2.7":
+        raise UserError(f"--to {to}: needs torch 2.7 or later, not {torch.__version__}")
     checkpoint = find_checkpoint(ckpt_path, Path(logs))
     load_checkpoint(checkpoint)  # says if it is none
     write_program(MLPClassifier.load_from_checkpoint(checkpoint), path)
