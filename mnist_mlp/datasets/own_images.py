@@ -16,12 +16,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from mnist_mlp.datasets.paper import read_ink, signs_in
 from mnist_mlp.errors import UserError
 
-LONGEST = 400  # pixels of a side; larger images are reduced, as more pixels cost time and do not help
 SIDE, BOX = 28, 20  # pixels of an image of MNIST, and of the box around its digit
-FAINTEST = 32  # lowest contrast, of 255, between a digit and its background
-LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is background, above DARK is ink
+THINNEST = 0.1  # width of a stroke, as a share of the digit's size: MNIST's are wider
 FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # read by other programs, or by none
 
 
@@ -101,18 +100,27 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def to_mnist(image: Image.Image) -> Tensor | None:
-    """Convert a digit to MNIST's form, as MNIST's makers did (LeCun, Cortes and Burges).
+    """Bring all ink of an image into MNIST's form, (28, 28) uint8, white on black; None if it is blank."""
+    ink = read_ink(image)
+    return None if ink is None else mnist_form(ink)
 
-    The digit is cut out, scaled to fit a 20x20 box with its proportions kept, and placed with its centre of mass in
-    the middle of 28x28. Ink is whatever differs from the border, in any colours and in any of Pillow's modes. Return
-    (28, 28) uint8, white on black, or None for a blank image.
+
+def mnist_form(ink: np.ndarray) -> Tensor:
+    """Bring a digit into MNIST's form, as MNIST's makers did (LeCun, Cortes and Burges).
+
+    The digit is cut out, with its strokes made as wide as THINNEST if they are thinner, scaled to fit a 20x20 box with
+    its proportions kept, and placed with its centre of mass in the middle of 28x28.
+
+    Args:
+        ink: From 0 to 1, (H, W) float, somewhere above a half.
+
+    Returns:
+        (28, 28) uint8, white on black.
     """
-    ink = contrast(image)
-    if ink.max() < FAINTEST:
-        return None
-    ink = ((ink / ink.max() - LIGHT) / (DARK - LIGHT)).clip(0, 1)
-    rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.5) for axis in (1, 0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    ink = cropped(ink)
+    missing = round(THINNEST * max(ink.shape) - stroke_width(ink))
+    if missing > 0:
+        ink = cropped(widened(ink, missing))
     height, width = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
     scaled = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     digit = np.asarray(scaled).clip(0, None)
@@ -126,20 +134,22 @@ def to_mnist(image: Image.Image) -> Tensor | None:
     return torch.from_numpy(canvas * 255).round().byte()
 
 
-def contrast(image: Image.Image) -> np.ndarray:
-    """How far each pixel's colour is from the border's, (H, W) float in 0..255, H and W at most LONGEST."""
-    if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut off
-        values = np.asarray(image, dtype=np.float32)
-        finite = np.isfinite(values)
-        values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
-        values = (values - values.min()) / (np.ptp(values) or 1) * 255
-        image = Image.fromarray(values.astype(np.uint8))
-    image = image.convert("RGBA")
-    image.thumbnail((LONGEST, LONGEST))
-    pixels = np.asarray(image, dtype=np.float64)
-    colours, opacity = pixels[..., :3], pixels[..., 3:] / 255
-    if 0 < opacity.sum() < opacity.size:  # put a dark drawing on white, a bright one on black
-        ground = 255 if np.average(colours.mean(axis=2), weights=opacity[..., 0]) < 128 else 0
-        colours = opacity * colours + (1 - opacity) * ground
-    border = np.concatenate((colours[0], colours[-1], colours[:, 0], colours[:, -1]))
-    return abs(colours - np.median(border, axis=0)).max(axis=2)
+def cropped(ink: np.ndarray) -> np.ndarray:
+    """The part of a picture, (H, W), with ink above a half."""
+    rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.5) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def stroke_width(ink: np.ndarray) -> float:
+    """Mean width of strokes in pixels: twice their area by the length of their outline."""
+    padded = np.pad(ink, 1)
+    outline = np.pi / 4 * sum(abs(np.diff(padded, axis=axis)).sum() for axis in (0, 1))
+    return 2 * ink.sum() / outline
+
+
+def widened(ink: np.ndarray, more: int) -> np.ndarray:
+    """Ink with strokes wider by a number of pixels, (H + 2 more, W + 2 more): each pixel is the strongest around it."""
+    for axis in (0, 1):
+        ink = np.pad(ink, more)
+        ink = np.lib.stride_tricks.sliding_window_view(ink, more + 1, axis=axis).max(axis=-1)
+    return ink
