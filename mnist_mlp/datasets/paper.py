@@ -12,7 +12,7 @@ LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is paper
 STROKE = 0.25  # share of a side: strokes are narrower
 STEEPEST = 0.1  # slope of a line
 LINE_LENGTH, LINE_WIDTH = 0.7, 0.05  # shares of a side: a line is longer and thinner
-SPECK = 0.15  # share of the tallest sign's size: a smaller piece is dirt
+SPECK = 0.25  # share of the tallest sign's size: a smaller piece is dirt
 SHADOW, SMALLEST, GAP = 0.5, 0.04, 0.005
 EDGE = 0.02  # share of a sign's size: as soft as its edges may be
 APART = 0.5  # share of the narrower one's width: pieces of ink that overlap more are one sign
@@ -23,7 +23,8 @@ def read_ink(image: Image.Image) -> np.ndarray | None:
     distance = contrast(colours_of(image))
     if distance.max() < FAINTEST:
         return None
-    ink = without_lines(((distance / distance.max() - LIGHT) / (DARK - LIGHT)).clip(0, 1))
+    share = without_lines(distance / distance.max())
+    ink = ((share - LIGHT) / (DARK - LIGHT)).clip(0, 1)
     return ink if ink.max() > 0.5 else None
 
 
@@ -57,7 +58,7 @@ def contrast(colours: np.ndarray) -> np.ndarray:
     if even or paper.mean() < 2 * FAINTEST or np.percentile(brightness, 90) < 4 * FAINTEST:  # a board shows no shade
         return distance
     light = light_on(brightness)[..., None] / paper.mean()
-    return abs(colours / light - paper).max(axis=2)
+    return abs((colours / light).clip(0, 255) - paper).max(axis=2)
 
 
 def light_on(brightness: np.ndarray) -> np.ndarray:
@@ -65,7 +66,8 @@ def light_on(brightness: np.ndarray) -> np.ndarray:
     from scipy import ndimage  # as late as it is needed, it takes long to import
 
     size = round(STROKE * max(brightness.shape)) + 1
-    light = ndimage.grey_closing(brightness, size).clip(1)
+    padded = np.pad(brightness, size // 2, mode="edge")  # shade goes on beyond the picture
+    light = ndimage.grey_closing(padded, size)[size // 2 :, size // 2 :][: len(brightness), : brightness.shape[1]].clip(1)
     return light * np.median(brightness / light)  # noise, too, was closed
 
 
@@ -84,7 +86,7 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
 def rows_off(ink: np.ndarray) -> np.ndarray:
     """Ink without its lines that are nearly level, (H, W), kept where strokes cross them."""
     height, width = ink.shape
-    marked = ink > 0
+    marked = ink > LIGHT / 2
     # How much ink there is above each pixel without a break, and below it, the pixel itself counted twice.
     above, below = run_lengths(marked), run_lengths(marked[::-1])[::-1]
     run = above + below - 1
@@ -130,6 +132,8 @@ def signs_in(ink: np.ndarray) -> list[np.ndarray]:
     # Dirt is small, and so are corners of a shadow.
     least = [max(extent) * (SHADOW if at_rim(box, ink.shape) else SPECK) for box in boxes]
     kept = [i for i, size in enumerate(extent) if size >= max(least[i], SMALLEST * max(ink.shape))]
+    if ink[np.isin(pieces, [i + 1 for i in kept])].sum() < 0.5 * ink.sum():
+        return []
     groups: list[tuple[slice, set[int]]] = []
     for i in sorted(kept, key=lambda i: boxes[i][1].start):
         span, members = boxes[i][1], {i}
