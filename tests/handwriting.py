@@ -1,19 +1,20 @@
-"""Digits drawn as by hand, on paper of many kinds, and how many of them `predict` reads.
+"""Digits drawn as by hand, on paper of many kinds, and how many of them `predict` reads: figures of the README.
 
-python tests/handwriting.py CHECKPOINT [SEED]
+python tests/handwriting.py CHECKPOINT SEED
 """
 
 import csv
+import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-Stroke = list[tuple[float, float]]  # points of a curve, x and y between 0 and 1, y downwards
+Point = tuple[float, float]  # x and y, downwards
+Stroke = list[Point]  # points of a curve, between 0 and 1
 SHAPES: dict[str, list[list[Stroke]]] = {  # ways to write each
     "0": [[[(0.55, 0), (0.2, 0.15), (0.1, 0.5), (0.25, 0.95), (0.6, 0.97), (0.88, 0.6), (0.8, 0.15), (0.5, 0)]]],
     "1": [[[(0.5, 0), (0.5, 0.5), (0.48, 1)]], [[(0.28, 0.25), (0.42, 0.12), (0.55, 0)], [(0.55, 0), (0.55, 1)]]],
@@ -23,15 +24,22 @@ SHAPES: dict[str, list[list[Stroke]]] = {  # ways to write each
     ],
     "3": [
         [[(0.15, 0.1), (0.5, 0), (0.8, 0.2), (0.4, 0.47)], [(0.4, 0.47), (0.85, 0.65), (0.7, 0.95), (0.1, 0.95)]],
-        [[(0.15, 0.05), (0.8, 0.03)], [(0.8, 0.03), (0.45, 0.4)], [(0.45, 0.4), (0.85, 0.6), (0.65, 0.95), (0.1, 0.9)]],
+        [
+            [(0.15, 0.05), (0.8, 0.03)],
+            [(0.8, 0.03), (0.45, 0.4)],
+            [(0.45, 0.4), (0.85, 0.6), (0.65, 0.95), (0.1, 0.9)],
+        ],
     ],
     "4": [
         [[(0.35, 0), (0.25, 0.3), (0.1, 0.55)], [(0.1, 0.55), (0.9, 0.52)], [(0.7, 0.1), (0.68, 0.5), (0.65, 1)]],
         [[(0.65, 0), (0.4, 0.35), (0.05, 0.65)], [(0.05, 0.65), (0.95, 0.65)], [(0.65, 0), (0.65, 1)]],
     ],
     "5": [
-        [[(0.8, 0.02), (0.25, 0.03)], [(0.25, 0.03), (0.2, 0.42)]]
-        + [[(0.2, 0.42), (0.6, 0.38), (0.82, 0.65), (0.6, 0.95), (0.12, 0.95)]]
+        [
+            [(0.8, 0.02), (0.25, 0.03)],
+            [(0.25, 0.03), (0.2, 0.42)],
+            [(0.2, 0.42), (0.6, 0.38), (0.82, 0.65), (0.6, 0.95), (0.12, 0.95)],
+        ]
     ],
     "6": [[[(0.7, 0), (0.3, 0.3), (0.12, 0.7), (0.4, 1), (0.75, 0.85), (0.65, 0.55), (0.3, 0.6), (0.15, 0.75)]]],
     "7": [
@@ -39,8 +47,10 @@ SHAPES: dict[str, list[list[Stroke]]] = {  # ways to write each
         [[(0.1, 0.03), (0.85, 0.02)], [(0.85, 0.02), (0.6, 0.45), (0.4, 1)], [(0.35, 0.5), (0.8, 0.48)]],
     ],
     "8": [
-        [[(0.75, 0.15), (0.45, 0), (0.2, 0.2), (0.45, 0.45), (0.8, 0.72), (0.5, 1), (0.15, 0.78)]]
-        + [[(0.15, 0.78), (0.45, 0.48), (0.72, 0.3), (0.75, 0.15)]]
+        [
+            [(0.75, 0.15), (0.45, 0), (0.2, 0.2), (0.45, 0.45), (0.8, 0.72), (0.5, 1), (0.15, 0.78)],
+            [(0.15, 0.78), (0.45, 0.48), (0.72, 0.3), (0.75, 0.15)],
+        ]
     ],
     "9": [[[(0.8, 0.2), (0.5, 0), (0.2, 0.2), (0.4, 0.45), (0.78, 0.25)], [(0.8, 0.2), (0.75, 0.6), (0.6, 1)]]],
     "X": [[[(0.05, 0), (0.95, 1)], [(0.95, 0), (0.05, 1)]]],
@@ -62,15 +72,19 @@ def curve(stroke: Stroke) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def ink_of(sign: str, height: float, width: float, size: tuple[int, int], place: tuple[float, float], rng, turn=0.0):
+def ink_of(
+    sign: str, height: float, width: float, size: tuple[int, int], place: Point, turn: float, rng: np.random.Generator
+) -> np.ndarray:
     """Ink of one sign, (H, W) float in 0..1.
 
     Args:
+        sign: One of SHAPES.
         height: Of the sign, in pixels.
         width: Of the stroke, as a share of the height.
         size: W and H.
         place: x and y of the sign's middle, in pixels.
         turn: Degrees, counted clockwise.
+        rng: Chooses the shape and how the hand trembles.
     """
     image = Image.new("L", (2 * size[0], 2 * size[1]))
     pen, radius = ImageDraw.Draw(image), height * width
@@ -88,7 +102,7 @@ def ink_of(sign: str, height: float, width: float, size: tuple[int, int], place:
     return np.asarray(image.resize(size, Image.Resampling.BOX)) / 255
 
 
-def lines_on(size: tuple[int, int], paper: str, rng) -> np.ndarray:
+def lines_on(size: tuple[int, int], paper: str, rng: np.random.Generator) -> np.ndarray:
     """Lines of squared or ruled paper, not quite straight, or a frame, (H, W) float in 0..1."""
     w, h = size
     image = Image.new("L", (2 * w, 2 * h))
@@ -120,7 +134,7 @@ def photograph(text: str, paper: str, rng: np.random.Generator) -> Image.Image:
     for number, sign in enumerate(text):
         x = size[0] / 2 + (number - (len(text) - 1) / 2) * step
         turn = rng.choice([-1, 1]) * rng.uniform(8, 22) if paper == "rotated" else 0
-        one = ink_of(sign, height, width, size, (x, high * rng.uniform(0.46, 0.54)), rng, turn)
+        one = ink_of(sign, height, width, size, (x, high * rng.uniform(0.46, 0.54)), turn, rng)
         ink = np.maximum(ink, one)
     if paper == "none":  # of any kind
         paper = str(rng.choice(["thick", "squared", "shaded", "ruled", "framed", "shadow"]))
@@ -159,3 +173,33 @@ def cases(seed: int, each: int = 20) -> list[tuple[str, str, Image.Image]]:
         noise = rng.integers(0, 256, (200, 200)) if number % 2 else rng.normal(200, 25, (200, 200)).clip(0, 255)
         found.append(("noise", "", Image.fromarray(noise.astype(np.uint8))))
     return found
+
+
+def main(checkpoint: str, seed: str) -> None:
+    """Draw pictures, let `predict` read them, and print how many of each kind it reads right, and how many surely.
+
+    Right is a picture whose digits are all read, or whose sign is not taken for a sure digit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        expected = {}
+        for number, (paper, text, image) in enumerate(cases(int(seed))):
+            path = f"{folder}/{number:04}.png"
+            image.save(path)
+            expected[path] = paper, text
+        table = Path(folder, "table.csv")
+        words = ["predict", "--ckpt_path", checkpoint, "--images", folder, "--csv", str(table)]
+        subprocess.run([sys.executable, "-m", "mnist_mlp", *words], capture_output=True, check=False)
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+    counts: dict[str, Counter[str]] = {}
+    for path, (paper, text) in expected.items():
+        found = [row for row in rows if row["file"] == path]
+        sure = all(row.get("sure") != "no" for row in found)
+        right = "".join(row["digit"] for row in found) == text if text else not found or not sure
+        counts.setdefault(paper, Counter()).update({"pictures": 1, "right": right, "right and sure": right and sure})
+    for paper, count in [*counts.items(), ("in all", sum(counts.values(), Counter()))]:
+        print(f"{paper:<8}", ", ".join(f"{name} {number}" for name, number in count.items()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

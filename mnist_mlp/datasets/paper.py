@@ -10,12 +10,16 @@ LONGEST = 400  # pixels of a side; larger images are reduced, as more pixels cos
 FAINTEST = 32  # lowest contrast, of 255, between ink and paper
 LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is paper, above DARK is ink
 STROKE = 0.25  # share of a side: strokes are narrower
-STEEPEST = 0.1  # slope of a line
-LINE_LENGTH, LINE_WIDTH = 0.7, 0.05  # shares of a side: a line is longer and thinner
-SPECK = 0.25  # share of the tallest sign's size: a smaller piece is dirt
-SHADOW, SMALLEST, GAP = 0.5, 0.04, 0.005
-EDGE = 0.02  # share of a sign's size: as soft as its edges may be
-APART = 0.5  # share of the narrower one's width: pieces of ink that overlap more are one sign
+STEEPEST, LINE_LENGTH, LINE_WIDTH = (
+    0.1,
+    0.7,
+    0.05,
+)  # slope of a ruled line; shares of a side: it is longer, and thinner
+GAP, SMALLEST = 0.005, 0.04  # shares of a side: of a break in a stroke, and of a sign
+SPECK, EDGE = 0.25, 0.02  # shares of the largest piece: smaller ones are dirt, and ink's edges are as soft at most
+OVERLAP, CLOSE = 0.5, 0.25  # of strokes of one sign: share of the narrower one's width, gap by the taller one's height
+Box = tuple[slice, slice]
+"""Rows and columns of a part of a picture."""
 
 
 def read_ink(image: Image.Image) -> np.ndarray | None:
@@ -62,12 +66,14 @@ def contrast(colours: np.ndarray) -> np.ndarray:
 
 
 def light_on(brightness: np.ndarray) -> np.ndarray:
-    """Brightness, (H, W), of the paper under the ink: strokes are closed, by their own surroundings, edges of shade stay."""
+    """Brightness, (H, W), of the paper: strokes are closed, being narrower than a square, and edges of shade stay."""
     from scipy import ndimage  # as late as it is needed, it takes long to import
 
     size = round(STROKE * max(brightness.shape)) + 1
     padded = np.pad(brightness, size // 2, mode="edge")  # shade goes on beyond the picture
-    light = ndimage.grey_closing(padded, size)[size // 2 :, size // 2 :][: len(brightness), : brightness.shape[1]].clip(1)
+    light = ndimage.grey_closing(padded, size)[size // 2 :, size // 2 :][
+        : len(brightness), : brightness.shape[1]
+    ].clip(1)
     return light * np.median(brightness / light)  # noise, too, was closed
 
 
@@ -100,7 +106,7 @@ def rows_off(ink: np.ndarray) -> np.ndarray:
         found = padded[y, x].mean(axis=1) > LINE_LENGTH
         if found.any():
             at = y[found] - drift
-            inside = (0 <= at) & (at < height)
+            inside = (at >= 0) & (at < height)
             line[at[inside], np.broadcast_to(x, at.shape)[inside]] = True
     line &= thin
     if not line.any():
@@ -108,7 +114,7 @@ def rows_off(ink: np.ndarray) -> np.ndarray:
     thickest = 1.5 * np.median(run[line]) + 1
     # A whole run goes, or stays.
     hit = line & (run <= thickest)
-    for step in range(int(thickest)):
+    for _ in range(int(thickest)):
         hit[1:] |= hit[:-1] & marked[1:]
         hit[:-1] |= hit[1:] & marked[:-1]
     return np.where(hit, 0, ink)
@@ -121,41 +127,42 @@ def run_lengths(marked: np.ndarray) -> np.ndarray:
 
 
 def signs_in(ink: np.ndarray) -> list[np.ndarray]:
-    """The signs in a picture's ink, each (H, W) and cut out, from left to right; none if the ink is only dirt."""
+    """The signs in a picture's ink, each (H, W) with nothing else in it, line by line from the left; dirt is none."""
     from scipy import ndimage
 
     reach = round(GAP * max(ink.shape))
-    joined = ndimage.binary_dilation(ink > 0.5, iterations=reach) if reach else ink > 0.5
-    pieces, _ = ndimage.label(joined, np.ones((3, 3)))
+    drawn = ink > 0.5
+    pieces, _ = ndimage.label(ndimage.binary_dilation(drawn, iterations=reach) if reach else drawn, np.ones((3, 3)))
     boxes = ndimage.find_objects(pieces)
-    extent = [max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in boxes]
-    # Dirt is small, and so are corners of a shadow.
-    least = [max(extent) * (SHADOW if at_rim(box, ink.shape) else SPECK) for box in boxes]
-    kept = [i for i, size in enumerate(extent) if size >= max(least[i], SMALLEST * max(ink.shape))]
-    if ink[np.isin(pieces, [i + 1 for i in kept])].sum() < 0.5 * ink.sum():
+    sizes = [max(span.stop - span.start for span in box) for box in boxes]
+    least = max(SPECK * max(sizes), SMALLEST * max(ink.shape))
+    kept = [number for number, size in enumerate(sizes) if size >= least]
+    if ink[np.isin(pieces, [number + 1 for number in kept])].sum() < ink.sum() / 2:
         return []
-    groups: list[tuple[slice, set[int]]] = []
-    for i in sorted(kept, key=lambda i: boxes[i][1].start):
-        span, members = boxes[i][1], {i}
-        for other in [group for group in groups if overlap(group[0], span)]:
-            groups.remove(other)
-            span = slice(min(span.start, other[0].start), max(span.stop, other[0].stop))
-            members |= other[1]
-        groups.append((span, members))
-    found = []
-    for _, members in sorted(groups, key=lambda group: group[0].start):
-        mask = np.isin(pieces, [i + 1 for i in members])
-        reach = 1 + round(EDGE * max(extent[i] for i in members))
-        found.append(np.where(ndimage.binary_dilation(mask, np.ones((3, 3)), reach), ink, 0))
-    return found
+    groups: list[tuple[Box, set[int]]] = []
+    for number in sorted(kept, key=lambda number: boxes[number][1].start):
+        box, members = boxes[number], {number + 1}
+        for group in [group for group in groups if are_one(group[0], box)]:
+            groups.remove(group)
+            box, members = around(group[0], box), group[1] | members
+        groups.append((box, members))
+    lines, _ = ndimage.label(np.isin(pieces, [number + 1 for number in kept]).any(axis=1))
+    groups.sort(key=lambda group: (lines[group[0][0].stop - 1], group[0][1].start))
+    edge = 1 + round(EDGE * max(sizes))
+    return [
+        np.where(ndimage.binary_dilation(np.isin(pieces, [*members]), np.ones((3, 3)), edge), ink, 0)
+        for _, members in groups
+    ]
 
 
-def at_rim(box: tuple[slice, slice], shape: tuple[int, int]) -> bool:
-    """Whether a box touches the border of a picture."""
-    return any(span.start == 0 or span.stop == side for span, side in zip(box, shape, strict=True))
+def are_one(first: Box, second: Box) -> bool:
+    """Whether pieces in two boxes are strokes of one sign: they lie over one another, and close."""
+    common = [min(a.stop, b.stop) - max(a.start, b.start) for a, b in zip(first, second, strict=True)]
+    heights, widths = ([box[axis].stop - box[axis].start for box in (first, second)] for axis in (0, 1))
+    return common[1] > OVERLAP * min(widths) and -common[0] < CLOSE * max(heights)
 
 
-def overlap(first: slice, second: slice) -> bool:
-    """Whether two ranges have more than APART of the shorter one in common."""
-    common = min(first.stop, second.stop) - max(first.start, second.start)
-    return common > APART * min(first.stop - first.start, second.stop - second.start)
+def around(first: Box, second: Box) -> Box:
+    """The box around two boxes."""
+    rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+    return rows, columns
