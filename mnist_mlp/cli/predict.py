@@ -53,7 +53,7 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
             "score": round(score, 4),
             "runner-up": second,
             "its score": round(rest, 4),
-            "sure": "yes" if score - rest > lead else "no",
+            "sure": "yes" if score - rest >= lead else "no",
             "page": sign.page,
             "place": sign.place,
         }
@@ -62,8 +62,7 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
     csv.parent.mkdir(parents=True, exist_ok=True)
     show_table(rows, csv)
     unsure = sum(row["sure"] == "no" for row in rows)
-    summary = f"{unsure} of {len(rows)}: the score leads by less than {lead}, it may be no digit"
-    print(f"\n{'not sure':<11} {summary}" if unsure else "")
+    print(f"\n{'not sure':<11} {unsure} of {len(rows)}, which lead by less than {lead}" if unsure else "")
     print(f"{'written':<11} {csv}")
     if inputs is not None:
         save_images(signs, inputs)

@@ -100,10 +100,13 @@ def rows_off(ink: np.ndarray) -> np.ndarray:
     line = np.zeros_like(marked)
     x = np.arange(width)
     drift = round(STEEPEST * width)
-    padded = np.pad(thin, ((drift, drift), (0, 0)))
+    above_and_below = ((drift, drift), (0, 0))
+    seen = np.pad(thin, above_and_below)
+    hidden = np.pad(marked & ~thin, above_and_below, constant_values=True)  # by ink, or it left the picture
     for fall in range(-drift, drift + 1):
         y = np.arange(height)[:, None] + drift + np.round(fall * (x / width - 0.5)).astype(int)
-        found = padded[y, x].mean(axis=1) > LINE_LENGTH
+        length, possible = seen[y, x].sum(axis=1), width - hidden[y, x].sum(axis=1)
+        found = length > LINE_LENGTH * np.maximum(possible, width / 2)
         if found.any():
             at = y[found] - drift
             inside = (at >= 0) & (at < height)
