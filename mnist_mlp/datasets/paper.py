@@ -93,25 +93,20 @@ def rows_off(ink: np.ndarray) -> np.ndarray:
     """Ink without its lines that are nearly level, (H, W), kept where strokes cross them."""
     height, width = ink.shape
     marked = ink > LIGHT / 2
-    # How much ink there is above each pixel without a break, and below it, the pixel itself counted twice.
-    above, below = run_lengths(marked), run_lengths(marked[::-1])[::-1]
-    run = above + below - 1
+    run = run_lengths(marked) + run_lengths(marked[::-1])[::-1] - 1  # up and down, the pixel itself counted twice
     thin = marked & (run <= max(2, LINE_WIDTH * max(ink.shape)))
-    line = np.zeros_like(marked)
-    x = np.arange(width)
     drift = round(STEEPEST * width)
-    above_and_below = ((drift, drift), (0, 0))
-    seen = np.pad(thin, above_and_below)
-    hidden = np.pad(marked & ~thin, above_and_below, constant_values=True)  # by ink, or it left the picture
+    margin = ((2 * drift, 2 * drift), (0, 0))
+    seen = np.pad(thin, margin)
+    # Where thick ink hides it, or it has left the picture, a line is as it is elsewhere.
+    weight = np.pad(thin + LINE_LENGTH * (marked & ~thin), margin, constant_values=LINE_LENGTH)
+    line = np.zeros_like(seen)
+    x = np.arange(width)
     for fall in range(-drift, drift + 1):
-        y = np.arange(height)[:, None] + drift + np.round(fall * (x / width - 0.5)).astype(int)
-        length, possible = seen[y, x].sum(axis=1), width - hidden[y, x].sum(axis=1)
-        found = length > LINE_LENGTH * np.maximum(possible, width / 2)
-        if found.any():
-            at = y[found] - drift
-            inside = (at >= 0) & (at < height)
-            line[at[inside], np.broadcast_to(x, at.shape)[inside]] = True
-    line &= thin
+        y = np.arange(drift, height + 3 * drift)[:, None] + np.round(fall * x / width).astype(int)
+        y = y[weight[y, x].mean(axis=1) > LINE_LENGTH]
+        line[y, x] |= seen[y, x].mean(axis=1, keepdims=True) > LINE_LENGTH / 2
+    line = line[2 * drift : 2 * drift + height] & thin
     if not line.any():
         return ink
     thickest = 1.5 * np.median(run[line]) + 1
@@ -147,7 +142,7 @@ def signs_in(ink: np.ndarray) -> list[np.ndarray]:
         box, members = boxes[number], {number + 1}
         for group in [group for group in groups if are_one(group[0], box)]:
             groups.remove(group)
-            box, members = around(group[0], box), group[1] | members
+            box, members = box_around(group[0], box), group[1] | members
         groups.append((box, members))
     lines, _ = ndimage.label(np.isin(pieces, [number + 1 for number in kept]).any(axis=1))
     groups.sort(key=lambda group: (lines[group[0][0].stop - 1], group[0][1].start))
@@ -165,7 +160,7 @@ def are_one(first: Box, second: Box) -> bool:
     return common[1] > OVERLAP * min(widths) and -common[0] < CLOSE * max(heights)
 
 
-def around(first: Box, second: Box) -> Box:
+def box_around(first: Box, second: Box) -> Box:
     """The box around two boxes."""
     rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
     return rows, columns
