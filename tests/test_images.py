@@ -217,7 +217,7 @@ def lit(image: Image.Image, light: Callable[[np.ndarray, np.ndarray], np.ndarray
 def test_paper_makes_no_difference(paper: str, digit: int, tmp_path: Path) -> None:
     image = draw(digit, font="DejaVuSansMono", colours=((20, 20, 60), (235, 235, 235)))
     PAPERS[paper](image).save(tmp_path / "a.png")
-    assert difference(read_image(tmp_path / "a.png"), to_mnist(image)) < 0.02
+    assert difference(read_image(tmp_path / "a.png"), to_mnist(image)) < 0.04
 
 
 @pytest.mark.parametrize("width", [2, 5, 10, 20])

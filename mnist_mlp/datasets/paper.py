@@ -18,6 +18,7 @@ STEEPEST, LINE_LENGTH, LINE_WIDTH = (
 GAP, SMALLEST = 0.005, 0.04  # shares of a side: of a break in a stroke, and of a sign
 SPECK, EDGE = 0.25, 0.02  # shares of the largest piece: smaller ones are dirt, and ink's edges are as soft at most
 OVERLAP, CLOSE = 0.5, 0.25  # of strokes of one sign: share of the narrower one's width, gap by the taller one's height
+UPRIGHT = np.ones((3, 1))  # a pixel with those above and below it
 Box = tuple[slice, slice]
 """Rows and columns of a part of a picture."""
 
@@ -67,7 +68,7 @@ def contrast(colours: np.ndarray) -> np.ndarray:
 
 def light_on(brightness: np.ndarray) -> np.ndarray:
     """Brightness, (H, W), of the paper: strokes are closed, being narrower than a square, and edges of shade stay."""
-    from scipy import ndimage  # as late as it is needed, it takes long to import
+    from scipy import ndimage
 
     size = round(STROKE * max(brightness.shape)) + 1
     padded = np.pad(brightness, size // 2, mode="edge")  # shade goes on beyond the picture
@@ -91,30 +92,29 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
 
 def rows_off(ink: np.ndarray) -> np.ndarray:
     """Ink without its lines that are nearly level, (H, W), kept where strokes cross them."""
+    from scipy import ndimage  # as late as it is needed, it takes long to import
+
     height, width = ink.shape
     marked = ink > LIGHT / 2
     run = run_lengths(marked) + run_lengths(marked[::-1])[::-1] - 1  # up and down, the pixel itself counted twice
     thin = marked & (run <= max(2, LINE_WIDTH * max(ink.shape)))
     drift = round(STEEPEST * width)
     margin = ((2 * drift, 2 * drift), (0, 0))
-    seen = np.pad(thin, margin)
+    near = ndimage.binary_dilation(thin, UPRIGHT)  # a line has steps
+    seen = np.pad(near, margin)
     # Where thick ink hides it, or it has left the picture, a line is as it is elsewhere.
-    weight = np.pad(thin + LINE_LENGTH * (marked & ~thin), margin, constant_values=LINE_LENGTH)
+    weight = np.pad(near + LINE_LENGTH * (marked & ~near), margin, constant_values=LINE_LENGTH)
     line = np.zeros_like(seen)
     x = np.arange(width)
-    for fall in range(-drift, drift + 1):
+    for fall in range(-drift, drift + 1, 2):
         y = np.arange(drift, height + 3 * drift)[:, None] + np.round(fall * x / width).astype(int)
         y = y[weight[y, x].mean(axis=1) > LINE_LENGTH]
         line[y, x] |= seen[y, x].mean(axis=1, keepdims=True) > LINE_LENGTH / 2
-    line = line[2 * drift : 2 * drift + height] & thin
+    line = ndimage.binary_dilation(line, UPRIGHT)[2 * drift : 2 * drift + height] & thin
     if not line.any():
         return ink
     thickest = 1.5 * np.median(run[line]) + 1
-    # A whole run goes, or stays.
-    hit = line & (run <= thickest)
-    for _ in range(int(thickest)):
-        hit[1:] |= hit[:-1] & marked[1:]
-        hit[:-1] |= hit[1:] & marked[:-1]
+    hit = ndimage.binary_dilation(line & (run <= thickest), UPRIGHT, iterations=-1, mask=marked)  # whole runs
     return np.where(hit, 0, ink)
 
 
