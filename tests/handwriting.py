@@ -176,9 +176,9 @@ def cases(seed: int, each: int = 20) -> list[tuple[str, str, Image.Image]]:
 
 
 def main(checkpoint: str, seed: str) -> None:
-    """Draw pictures, let `predict` read them, and print how many of each kind it reads right, and how many surely.
+    """Draw pictures, let `predict` read them, and print how many of each kind it reads, and how many it is sure of.
 
-    Right is a picture whose digits are all read, or whose sign is not taken for a sure digit.
+    The right reading of a picture without a digit is none; one that is sure there is a mistake.
     """
     with tempfile.TemporaryDirectory() as folder:
         expected = {}
@@ -194,10 +194,17 @@ def main(checkpoint: str, seed: str) -> None:
     counts: dict[str, Counter[str]] = {}
     for path, (paper, text) in expected.items():
         found = [row for row in rows if row["file"] == path]
-        sure = all(row.get("sure") != "no" for row in found)
-        right = "".join(row["digit"] for row in found) == text if text else not found or not sure
-        counts.setdefault(paper, Counter()).update({"pictures": 1, "right": right, "right and sure": right and sure})
-    for paper, count in [*counts.items(), ("in all", sum(counts.values(), Counter()))]:
+        right = "".join(row["digit"] for row in found) == text
+        sure = bool(found) and all(row.get("sure") != "no" for row in found)
+        kinds = {
+            "pictures": 1,
+            "right": right,
+            "right but not sure": right and not sure,
+            "wrong but sure": sure > right,
+        }
+        counts.setdefault(paper, Counter()).update(kinds if text else {"pictures": 1, "taken for sure digits": sure})
+    digits = [count for paper, count in counts.items() if paper not in ("none", "noise")]
+    for paper, count in [*counts.items(), ("digits", sum(digits, Counter()))]:
         print(f"{paper:<8}", ", ".join(f"{name} {number}" for name, number in count.items()))
 
 

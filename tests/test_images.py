@@ -267,7 +267,7 @@ def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"a\.heic: "):
         read_image(tmp_path / "a.heic")
     monkeypatch.setattr("mnist_mlp.datasets.own_images.formats", lambda: ["PNG"])
-    with pytest.raises(UserError, match=r"a\.heic: HEIC, which needs pip install pillow-heif"):
+    with pytest.raises(UserError, match=r"a\.heic: HEIC, which needs `pip install pillow-heif`"):
         read_image(tmp_path / "a.heic")
 
 

@@ -138,7 +138,7 @@ def pages_of(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         if Path(path).suffix.lower() in HEIC and "HEIF" not in formats():
-            raise UserError(f"{path}: HEIC, which needs pip install pillow-heif") from None
+            raise UserError(f"{path}: HEIC, which needs `pip install pillow-heif`") from None
         raise UserError(f"{path}: not an image in a format that Pillow reads") from None
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
