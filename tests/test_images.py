@@ -402,7 +402,7 @@ def test_mistaken_options(error: Error) -> None:
     predict = ("predict", "--ckpt_path", "last")
     assert "--images: expected at least one argument" in error(*predict, "--images")
     assert "--trainer.limit_predict_batches" in error(*predict, "--trainer.limit_predict_batches", 0)
-    assert "unrecognized arguments: --images own" in error("fit", "--images", "own")
+    assert "--images: fit has no such option" in error("fit", "--images", "own")
     assert "--save_inputs seen: is for your own images" in error(
         "predict", "--ckpt_path", "last", "--save_inputs", "seen"
     )
