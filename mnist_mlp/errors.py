@@ -19,6 +19,12 @@ class TrainingError(UserError):
     exit_code = 1
 
 
+class NotSureError(UserError):
+    """An image may show no digit."""
+
+    exit_code = 1
+
+
 class StoppedBySignalError(BaseException):
     """SIGINT or SIGTERM asks the program to end. Like KeyboardInterrupt it passes every `except Exception`."""
 

@@ -19,7 +19,9 @@ from torch import Tensor
 from mnist_mlp import MLPClassifier, normalised
 from mnist_mlp.cli.draw import page_with
 from mnist_mlp.cli.main import main
-from mnist_mlp.datasets.own_images import LONGEST, SIDE, to_mnist
+from mnist_mlp.datasets.mnist_form import SIDE
+from mnist_mlp.datasets.own_images import to_mnist
+from mnist_mlp.datasets.paper import LONGEST
 
 pytestmark = pytest.mark.xdist_group("browser")  # which starts once
 Point = tuple[float, float]  # between the left (0) and the right (1), and the top and the bottom
@@ -198,7 +200,6 @@ def pictures() -> Iterator[Image.Image]:
         picture = lines(0, 0, 1, 1)
         ImageDraw.Draw(picture).rectangle(box, 200)
         yield picture
-    yield Image.fromarray(generator.integers(0, 256, (LONGEST, LONGEST), dtype=np.uint8))
     yield Image.new("L", (LONGEST, LONGEST), 255)
 
 

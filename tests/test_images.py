@@ -3,6 +3,7 @@
 import csv
 import random
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SMALL, Error, Run
-from PIL import Image, ImageDraw, ImageFont
+from handwriting import cases
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.data import MEAN, STD
 from mnist_mlp.datasets.mnist import fetch_mnist, read_mnist
-from mnist_mlp.datasets.own_images import find_images, read_image, save_images, to_mnist
+from mnist_mlp.datasets.own_images import Sign, find_images, read_image, read_signs, save_images, to_mnist
 from mnist_mlp.errors import UserError
 
 Colour = tuple[int, ...]
@@ -66,7 +68,7 @@ def difference(first: Tensor, second: Tensor) -> float:
 
 
 @pytest.mark.slow
-def test_printed_digits_are_classified(mnist_dir: Path, full: bool, run: Run) -> None:
+def test_printed_and_written_digits_are_classified(mnist_dir: Path, full: bool, run: Run) -> None:
     """By the network of `distorted.yaml`; with --full after all its epochs, which takes 6 minutes."""
     epochs = () if full else ("--trainer.max_epochs", 2)
     run("fit", "--config", ROOT / "configs" / "distorted.yaml", "--data.data_dir", mnist_dir, *epochs)
@@ -85,6 +87,25 @@ def test_printed_digits_are_classified(mnist_dir: Path, full: bool, run: Run) ->
     assert len(found) == len(FONTS) * 10 * 4
     right = sum(Path(row["file"]).name[0] == row["digit"] for row in found) / len(found)
     assert right >= 0.9
+
+    texts = {}
+    for number, (_, text, image) in enumerate(cases(seed=0, each=20 if full else 4)):
+        texts[f"{number:03}.png"] = text
+        Path("written").mkdir(exist_ok=True)
+        image.save(f"written/{number:03}.png")
+    with suppress(SystemExit):  # some are blank
+        run("predict", "--ckpt_path", "last", "--images", "written", "--csv", "found.csv")
+    with Path("found.csv").open() as file:
+        found = list(csv.DictReader(file))
+    read, surely = ({name: "" for name in texts} for _ in range(2))
+    for row in found:
+        read[Path(row["file"]).name] += row["digit"]
+        surely[Path(row["file"]).name] += row["digit"] if row["sure"] == "yes" else "?"
+    digits = [name for name, text in texts.items() if text]
+    assert sum(read[name] == texts[name] for name in digits) >= 0.9 * len(digits)
+    assert sum(surely[name] == texts[name] for name in digits) >= 0.75 * len(digits)
+    others = [name for name, text in texts.items() if not text]
+    assert sum(surely[name].isdecimal() for name in others) <= 0.3 * len(others)
 
 
 def test_images_of_mnist_come_back(mnist_dir: Path) -> None:
@@ -161,6 +182,95 @@ def test_shaded_and_noisy_paper() -> None:
     assert difference(to_mnist(photo), to_mnist(draw(5))) < 0.03
 
 
+PAPERS: dict[str, Callable[[Image.Image], Image.Image]] = {  # a plain picture of a digit, spoilt
+    "frame of one pixel": lambda image: ImageOps.expand(image, 1),
+    "thick coloured frame": lambda image: ImageOps.expand(image, 7, (20, 20, 160)),
+    "frame inside": lambda image: ruled(image, [(10, 12, 290, 12), (10, 308, 290, 308), (10, 12, 10, 308)]),
+    "squared": lambda image: ruled(image, [(0, y, 300, y + 9) for y in range(5, 330, 31)], turn=True),
+    "ruled, darkly": lambda image: ruled(image, [(0, y, 300, y) for y in range(3, 330, 40)], (60, 60, 60)),
+    "hard shadow": lambda image: lit(image, lambda x, y: np.where(x + 0.3 * y < 0.7, 1, 0.4)),
+    "strong shade": lambda image: lit(image, lambda x, y: 0.35 + 0.65 * x),
+    "squared in shade": lambda image: lit(PAPERS["squared"](image), lambda x, y: 1 - 0.5 * y),
+}
+
+
+def ruled(
+    image: Image.Image, lines: list[tuple[int, ...]], colour: Colour = (110, 130, 190), turn: bool = False
+) -> Image.Image:
+    """Lines under the ink; with `turn`, the same once more at right angles."""
+    paper = Image.new("RGB", image.size, "white")
+    for x0, y0, x1, y1 in lines:
+        ImageDraw.Draw(paper).line((x0, y0, x1, y1), colour, 2)
+        if turn:
+            ImageDraw.Draw(paper).line((y0, x1, y1, x0), colour, 2)
+    return ImageChops.darker(image, paper)
+
+
+def lit(image: Image.Image, light: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Image.Image:
+    """A picture in a light, a function of places between 0 and 1."""
+    y, x = np.mgrid[0 : 1 : image.height * 1j, 0 : 1 : image.width * 1j]
+    return Image.fromarray((np.asarray(image) * light(x, y)[..., None]).astype(np.uint8))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("digit", [1, 4, 7])
+def test_paper_makes_no_difference(paper: str, digit: int, tmp_path: Path) -> None:
+    image = draw(digit, font="DejaVuSansMono", colours=((20, 20, 60), (235, 235, 235)))
+    PAPERS[paper](image).save(tmp_path / "a.png")
+    assert difference(read_image(tmp_path / "a.png"), to_mnist(image)) < 0.04
+
+
+@pytest.mark.parametrize("width", [2, 5, 10, 20])
+def test_the_pen_makes_little_difference(width: int) -> None:
+    forms = []
+    for each in (width, 24):
+        image = Image.new("L", (300, 300), 255)
+        ImageDraw.Draw(image).line([(90, 60), (210, 60), (130, 240)], 0, each, joint="curve")
+        forms.append(to_mnist(image).double())
+    assert forms[0].sum().item() == pytest.approx(forms[1].sum().item(), rel=0.2)
+
+
+def test_several_digits_from_left_to_right(tmp_path: Path) -> None:
+    sheet = Image.new("RGB", (1000, 700), "white")
+    for number, digit in enumerate((4, 0, 7, 7, 1)):
+        sheet.paste(draw(digit), (number % 3 * 300, number // 3 * 330))
+    sheet.save(tmp_path / "a.png")
+    signs = read_signs(tmp_path / "a.png")
+    assert [(sign.page, sign.place) for sign in signs] == [(1, place) for place in range(1, 6)]
+    for sign, digit in zip(signs, (4, 0, 7, 7, 1), strict=True):
+        assert difference(sign.image, to_mnist(draw(digit))) < 0.05
+    with pytest.raises(UserError, match="5 digits where one is expected"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp"])
+def test_all_pages(name: str, tmp_path: Path) -> None:
+    blank, *pages = [Image.new("RGB", (300, 320), "white"), draw(1), draw(3)]
+    blank.save(tmp_path / name, save_all=True, append_images=pages)
+    with pytest.warns(UserWarning, match=r"page 1 is blank"):
+        signs = read_signs(tmp_path / name)
+    assert [sign.page for sign in signs] == [2, 3]
+    assert all(difference(sign.image, to_mnist(page)) < 0.02 for sign, page in zip(signs, pages, strict=True))
+
+
+@pytest.mark.parametrize("noise", [8, 25])
+def test_noise_is_blank(noise: float, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).normal(200, noise, (200, 200)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="blank"):
+        read_image(tmp_path / "a.png")
+
+
+def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    assert find_images([str(tmp_path)]) == [tmp_path / "a.heic"]
+    with pytest.raises(UserError, match=r"a\.heic: "):
+        read_image(tmp_path / "a.heic")
+    monkeypatch.setattr("mnist_mlp.datasets.own_images.formats", lambda: ["PNG"])
+    with pytest.raises(UserError, match=r"a\.heic: HEIC, which needs `pip install pillow-heif`"):
+        read_image(tmp_path / "a.heic")
+
+
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     pixels = np.asarray(draw(5).convert("F")).copy()
     pixels[0, 0] = np.nan
@@ -197,7 +307,10 @@ def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
     output, _ = run("predict", "--images", *words, "--ckpt_path", "last", "--save_inputs", "seen")
     assert [row["file"] for row in rows()] == [f"own/{digit}.png" for digit in range(4)]
     table = output.splitlines()[:5]
-    assert output.splitlines()[5:] == ["", "written     lightning_logs/predictions.csv"]
+    unsure = sum(row["sure"] == "no" for row in rows())
+    lead = [f"not sure    {unsure} of 4, which lead by less than 0.25"] if unsure else []
+    assert output.splitlines()[5:] == ["", *lead, "written     lightning_logs/predictions.csv"]
+    assert all(len(line) <= 80 for line in table)
     model = MLPClassifier.load_from_checkpoint("lightning_logs/version_0/checkpoints/last.ckpt")
     for row, line in zip(rows(), table[1:], strict=True):
         assert line.split()[:2] == [row["file"], row["digit"]]
@@ -208,11 +321,27 @@ def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
         highest, digits = (each.tolist() for each in scores.topk(2))
         assert [int(row["digit"]), int(row["runner-up"])] == digits
         assert [float(row["score"]), float(row["its score"])] == pytest.approx(highest, abs=1e-4)
+        assert row["sure"] == ("yes" if highest[0] - highest[1] >= 0.25 else "no")
+        assert (row["page"], row["place"]) == ("1", "1")
+
+
+@pytest.mark.usefixtures("trained")
+def test_not_sure_is_an_error_where_asked_for(run: Run, error: Error, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = ("predict", "--ckpt_path", "last", "--images", "own")
+    monkeypatch.setattr("mnist_mlp.cli.predict.RAW_LEAD", -1)
+    run(*predict, "--strict")
+    monkeypatch.setattr("mnist_mlp.cli.predict.RAW_LEAD", 9)
+    assert "not sure    4 of 4" in run(*predict)[0]
+    with pytest.raises(SystemExit) as end:
+        run(*predict, "--strict")
+    assert end.value.code == 1
+    assert "--strict" in error("predict", "--ckpt_path", "last", "--strict")
 
 
 def test_images_of_the_same_name_are_all_saved(tmp_path: Path) -> None:
     values = {Path("one/a.png"): 1, Path("one/a.jpg"): 2, Path("one/a_2.png"): 3, Path("two/a.png"): 4}
-    save_images({path: torch.full((28, 28), value, dtype=torch.uint8) for path, value in values.items()}, tmp_path)
+    forms = {path: torch.full((28, 28), value, dtype=torch.uint8) for path, value in values.items()}
+    save_images([Sign(path, 1, 1, form) for path, form in forms.items()], tmp_path)
     saved = {file.name: np.array(Image.open(file))[0, 0] for file in tmp_path.iterdir()}
     assert saved == {"a.png": 1, "a_2.png": 2, "a_2_2.png": 3, "a_3.png": 4}
 
@@ -273,7 +402,7 @@ def test_mistaken_options(error: Error) -> None:
     predict = ("predict", "--ckpt_path", "last")
     assert "--images: expected at least one argument" in error(*predict, "--images")
     assert "--trainer.limit_predict_batches" in error(*predict, "--trainer.limit_predict_batches", 0)
-    assert "unrecognized arguments: --images own" in error("fit", "--images", "own")
+    assert "--images: fit has no such option" in error("fit", "--images", "own")
     assert "--save_inputs seen: is for your own images" in error(
         "predict", "--ckpt_path", "last", "--save_inputs", "seen"
     )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MEAN, STD
-from mnist_mlp.datasets.own_images import BOX, DARK, FAINTEST, LIGHT, LONGEST, SIDE
+from mnist_mlp.datasets.mnist_form import BOX, SIDE, THINNEST
+from mnist_mlp.datasets.paper import DARK, FAINTEST, LIGHT, LONGEST
 from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
 
@@ -20,6 +21,7 @@ CONSTANTS = {  # of the steps from a drawing to the network's input, which the p
     "LONGEST": LONGEST,
     "SIDE": SIDE,
     "BOX": BOX,
+    "THINNEST": THINNEST,
     "FAINTEST": FAINTEST,
     "LIGHT": LIGHT,
     "DARK": DARK,

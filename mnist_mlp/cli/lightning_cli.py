@@ -123,6 +123,7 @@ class CLI(LightningCLI):
             )
             parser.add_argument("--csv", help="CSV file for their table (default: lightning_logs/predictions.csv).")
             parser.add_argument("--save_inputs", help="Folder in which to save them as the network sees them.")
+            parser.add_argument("--strict", action="store_true", help="Exit with 1 if one of them is not sure.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments into `self.config`; with a checkpoint once more, its settings as defaults.
@@ -314,10 +315,11 @@ class CLI(LightningCLI):
         config = self.config_init.predict
         if config.images:
             csv = Path(config.csv or Path(config.trainer.default_root_dir or "") / LOGS / "predictions.csv")
-            classify_images(model.eval(), config.images, csv, config.save_inputs and Path(config.save_inputs))
+            inputs = config.save_inputs and Path(config.save_inputs)
+            classify_images(model.eval(), config.images, csv, inputs, config.strict)
             return
-        for option in ("csv", "save_inputs"):
-            if config[option] is not None:
+        for option in ("csv", "save_inputs", "strict"):
+            if config[option] not in (None, False):
                 raise UserError(f"--{option} {config[option]}: is for your own images, give --images")
         print_predictions(*self.predictions(ckpt_path))
 

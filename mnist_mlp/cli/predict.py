@@ -8,8 +8,11 @@ from torch import Tensor
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import normalised
 from mnist_mlp.datasets.own_images import find_images, read_images, save_images
-from mnist_mlp.errors import UserError
+from mnist_mlp.errors import NotSureError, UserError
 from mnist_mlp.studies.report import show_table
+
+# What is sure has a score so far above the next: chosen on drawn digits, see tests/handwriting.py.
+LEAD, RAW_LEAD = 0.9, 0.25  # of probabilities, and of a network's raw outputs
 
 
 def print_predictions(labels: Tensor, scores: Tensor) -> None:
@@ -21,7 +24,7 @@ def print_predictions(labels: Tensor, scores: Tensor) -> None:
 
 
 @torch.no_grad()
-def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: Path | None) -> None:
+def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: Path | None, strict: bool) -> None:
     """Classify your own images, on the CPU: print a table and write it.
 
     Args:
@@ -29,26 +32,42 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
         names: Files, folders and patterns.
         csv: File for the table; its folder is made.
         inputs: Folder for the images as the network sees them.
+        strict: What is not sure is an error.
 
     Raises:
         UserError: Some images cannot be used; the others have been classified.
+        NotSureError: Some digits are not sure, and `strict` asks for it.
         OSError: A file cannot be written.
     """
     found = find_images(names)
-    images = read_images(found)
-    if not images:
+    signs = read_images(found)
+    if not signs:
         raise UserError("--images: no image could be read")
-    scores = model.scores(model(normalised(torch.stack([*images.values()]))))
+    scores = model.scores(model(normalised(torch.stack([sign.image for sign in signs]))))
     highest, digits = (values.tolist() for values in scores.topk(2))
+    lead = LEAD if model.hparams.loss == "cross_entropy" else RAW_LEAD
     rows = [
-        {"file": str(path), "digit": digit, "score": round(score, 4), "runner-up": second, "its score": round(rest, 4)}
-        for path, (digit, second), (score, rest) in zip(images, digits, highest, strict=True)
+        {
+            "file": str(sign.path),
+            "digit": digit,
+            "score": round(score, 4),
+            "runner-up": second,
+            "its score": round(rest, 4),
+            "sure": "yes" if score - rest >= lead else "no",
+            "page": sign.page,
+            "place": sign.place,
+        }
+        for sign, (digit, second), (score, rest) in zip(signs, digits, highest, strict=True)
     ]
     csv.parent.mkdir(parents=True, exist_ok=True)
     show_table(rows, csv)
-    print(f"\n{'written':<11} {csv}")
+    unsure = sum(row["sure"] == "no" for row in rows)
+    print(f"\n{'not sure':<11} {unsure} of {len(rows)}, which lead by less than {lead}" if unsure else "")
+    print(f"{'written':<11} {csv}")
     if inputs is not None:
-        save_images(images, inputs)
-    left = len(found) - len(images)
+        save_images(signs, inputs)
+    left = len(found) - len({sign.path for sign in signs})
     if left:
         raise UserError(f"{left} of {len(found)} images could not be used, as said above")
+    if unsure and strict:
+        raise NotSureError(f"--strict: {unsure} of {len(rows)} digits are not sure")

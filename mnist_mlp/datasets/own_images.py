@@ -1,33 +1,47 @@
-"""Images of digits from files, of any size and colour, converted to MNIST's form.
+"""Images of digits from files, of any size and colour: each digit in MNIST's form.
 
 Of 480 digits printed in 12 fonts, in four sizes, several colours and all places, the network of distorted.yaml
-classified 96.9 % right (one run, seed 0).
+classified 96.9 % right (one run, seed 0). tests/handwriting.py draws others as by hand, on paper of many kinds.
 """
 
 import sys
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from mnist_mlp.datasets.mnist_form import mnist_form
+from mnist_mlp.datasets.paper import read_ink, signs_in
 from mnist_mlp.errors import UserError
 
-LONGEST = 400  # pixels of a side; larger images are reduced, as more pixels cost time and do not help
-SIDE, BOX = 28, 20  # pixels of an image of MNIST, and of the box around its digit
-FAINTEST = 32  # lowest contrast, of 255, between a digit and its background
-LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is background, above DARK is ink
 FOREIGN = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # read by other programs, or by none
+PAGED = ("TIFF", "GIF", "PNG", "WEBP")  # others hold one picture in several forms
+HEIC = (".heic", ".heif", ".hif")  # read by pillow-heif where it is installed
 
 
+class Sign(NamedTuple):
+    """A digit, or what else there is, in an image."""
+
+    path: Path
+    page: int  # of the file, from 1
+    place: int  # on the page, from 1
+    image: Tensor  # in MNIST's form, (28, 28) uint8, white on black
+
+
+@cache
 def formats() -> list[str]:
-    """The names of all formats that Pillow reads itself."""
-    Image.init()  # loads all its readers, and only once
+    """The names of all formats that Pillow reads itself, or by pillow-heif if that is installed."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()  # loads all its readers
     return [name for name in Image.ID if name not in FOREIGN]
 
 
@@ -40,8 +54,9 @@ def find_images(names: Iterable[str]) -> list[Path]:
     for name in names:
         path, found = Path(name), []
         if path.is_dir():
-            extensions, readable = Image.registered_extensions(), formats()
-            found = [file for file in path.iterdir() if extensions.get(file.suffix.lower()) in readable]
+            readable, extensions = formats(), Image.registered_extensions()
+            names_of_images = {name for name, kind in extensions.items() if kind in readable} | {*HEIC}
+            found = [file for file in path.iterdir() if file.suffix.lower() in names_of_images]
         elif not path.exists():
             with suppress(ValueError, NotImplementedError):  # not a pattern
                 found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -49,97 +64,98 @@ def find_images(names: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def read_images(paths: Iterable[Path]) -> dict[Path, Tensor]:
-    """Read images as (28, 28) uint8, white on black; print a line on stderr for each one that cannot be used."""
-    images = {}
+def read_images(paths: Iterable[Path]) -> list[Sign]:
+    """Read all signs in images; print a line on stderr for each image that cannot be used."""
+    signs = []
     for path in tqdm(paths, "reading images", disable=None, leave=False):
         try:
-            images[path] = read_image(path)
+            signs += read_signs(path)
         except UserError as error:
             print("error:", error, file=sys.stderr)
-    return images
+    return signs
 
 
-def save_images(images: dict[Path, Tensor], folder: Path) -> None:
-    """Save images, (28, 28) uint8, as PNG files named after their paths, with a number added where names repeat.
+def save_images(signs: Iterable[Sign], folder: Path) -> None:
+    """Save signs as PNG files named after their paths, with a number added where names repeat.
 
     The folder is created if missing. Raise OSError if it or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
-    for path, image in images.items():
-        name, number = path.stem, 1
+    for sign in signs:
+        name, number = sign.path.stem, 1
         while name in taken:
             number += 1
-            name = f"{path.stem}_{number}"
+            name = f"{sign.path.stem}_{number}"
         taken.add(name)
-        Image.fromarray(image.numpy()).save(folder / f"{name}.png")
+        Image.fromarray(sign.image.numpy()).save(folder / f"{name}.png")
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image of one digit in any format that Pillow reads, and convert it with `to_mnist`.
+    """Read an image of one digit as (28, 28) uint8, white on black; raise UserError as `read_signs`, or if several."""
+    sign, *others = read_signs(path)
+    if others:
+        raise UserError(f"{path}: {len(others) + 1} digits where one is expected")
+    return sign.image
 
-    Return (28, 28) uint8, white on black. Raise UserError if it is missing, not an image, damaged, too large or blank.
+
+def read_signs(path: str | Path) -> list[Sign]:
+    """Read the signs on all pages of an image in any format that Pillow reads, at least one.
+
+    Raise UserError if it is missing, not an image, damaged, too large or blank. A warning names the pages of a file
+    that are so while others are not.
     """
+    signs: list[Sign] = []
+    blank = []
+    for number, page in enumerate(pages_of(path), 1):
+        ink = read_ink(page)
+        forms = [mnist_form(sign) for sign in signs_in(ink)] if ink is not None else []
+        signs += [Sign(Path(path), number, place, form) for place, form in enumerate(forms, 1)]
+        if not forms:
+            blank.append(number)
+    if not signs:
+        raise UserError(f"{path}: blank")
+    for number in blank:
+        warnings.warn(f"{path}: page {number} is blank", stacklevel=2)
+    return signs
+
+
+def pages_of(path: str | Path) -> Iterator[Image.Image]:
+    """The pages of a TIFF or frames of an animation, or the one picture in other files; errors as in `read_signs`."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no image in that folder" if Path(path).is_dir() else f"{path}: no such file")
+    number = 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=formats()) as image:
-                image.load()
+        with large_ones_as_errors():
+            file = Image.open(path, formats=formats())
+        with file:
+            for number in range(getattr(file, "n_frames", 1) if file.format in PAGED else 1):
+                with large_ones_as_errors():
+                    file.seek(number)
+                    file.load()
+                yield ImageOps.exif_transpose(file)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
+        if Path(path).suffix.lower() in HEIC and "HEIF" not in formats():
+            raise UserError(f"{path}: HEIC, which needs `pip install pillow-heif`") from None
         raise UserError(f"{path}: not an image in a format that Pillow reads") from None
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
-    digit = to_mnist(ImageOps.exif_transpose(image))
-    if digit is None:
-        raise UserError(f"{path}: blank")
-    return digit
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if number == 0:
+            raise UserError(f"{path}: cannot be read ({reason})") from None
+        warnings.warn(f"{path}: page {number + 1} and all after it cannot be read ({reason})", stacklevel=2)
+
+
+@contextmanager
+def large_ones_as_errors() -> Iterator[None]:
+    """Pillow warns of images that may fill the memory, and refuses those of twice the size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def to_mnist(image: Image.Image) -> Tensor | None:
-    """Convert a digit to MNIST's form, as MNIST's makers did (LeCun, Cortes and Burges).
-
-    The digit is cut out, scaled to fit a 20x20 box with its proportions kept, and placed with its centre of mass in
-    the middle of 28x28. Ink is whatever differs from the border, in any colours and in any of Pillow's modes. Return
-    (28, 28) uint8, white on black, or None for a blank image.
-    """
-    ink = contrast(image)
-    if ink.max() < FAINTEST:
-        return None
-    ink = ((ink / ink.max() - LIGHT) / (DARK - LIGHT)).clip(0, 1)
-    rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.5) for axis in (1, 0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
-    scaled = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
-    digit = np.asarray(scaled).clip(0, None)
-    digit = digit / digit.max()
-    centre = [np.arange(side) @ digit.sum(axis=axis) / digit.sum() for side, axis in ((height, 1), (width, 0))]
-    # That of a symmetrical digit may lie between two pixels: errors of rounding must not choose one.
-    place = [round(round(SIDE / 2 - mean, 3)) for mean in centre]
-    top, left = np.clip(place, 0, [SIDE - height, SIDE - width])
-    canvas = np.zeros((SIDE, SIDE))
-    canvas[top : top + height, left : left + width] = digit
-    return torch.from_numpy(canvas * 255).round().byte()
-
-
-def contrast(image: Image.Image) -> np.ndarray:
-    """How far each pixel's colour is from the border's, (H, W) float in 0..255, H and W at most LONGEST."""
-    if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut off
-        values = np.asarray(image, dtype=np.float32)
-        finite = np.isfinite(values)
-        values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
-        values = (values - values.min()) / (np.ptp(values) or 1) * 255
-        image = Image.fromarray(values.astype(np.uint8))
-    image = image.convert("RGBA")
-    image.thumbnail((LONGEST, LONGEST))
-    pixels = np.asarray(image, dtype=np.float64)
-    colours, opacity = pixels[..., :3], pixels[..., 3:] / 255
-    if 0 < opacity.sum() < opacity.size:  # put a dark drawing on white, a bright one on black
-        ground = 255 if np.average(colours.mean(axis=2), weights=opacity[..., 0]) < 128 else 0
-        colours = opacity * colours + (1 - opacity) * ground
-    border = np.concatenate((colours[0], colours[-1], colours[:, 0], colours[:, -1]))
-    return abs(colours - np.median(border, axis=0)).max(axis=2)
+    """Bring all ink of an image into MNIST's form, (28, 28) uint8, white on black; None if it is blank."""
+    ink = read_ink(image)
+    return None if ink is None else mnist_form(ink)
