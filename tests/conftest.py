@@ -20,6 +20,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from torch.torch_version import TorchVersion
 from torchvision.datasets import MNIST
 
 import mnist_mlp.data
@@ -35,6 +36,7 @@ SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size
 RUNS = Path("lightning_logs")
 Run = Callable[..., tuple[str, str]]
 Error = Callable[..., str]
+EXPORTS = TorchVersion(torch.__version__) >= "2.7"
 REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
 
 

@@ -10,6 +10,7 @@ from conftest import assert_same_parameters
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
+from torch.torch_version import TorchVersion
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, EvaluationBatches

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, Error, Run
+from conftest import EXPORTS, RUNS, SMALL, Error, Run
 from example_own_network import main as run_example
 from torch import Tensor, nn
-from torch.torch_version import TorchVersion
 
 from mnist_mlp import MLP, MLPClassifier, normalised
 
-exports = pytest.mark.skipif(TorchVersion(torch.__version__) < "2.7", reason="exporting needs torch 2.7")
+exports = pytest.mark.skipif(not EXPORTS, reason="exporting needs torch 2.7")
 
 
 def session_of(path: Path) -> Any:

@@ -45,10 +45,10 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
         raise UserError(f"--to {to}: give a name that ends in .onnx or .pt2, in a folder")
     if path.suffix == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise UserError(f"--to {to}: needs onnx and onnxscript: pip install 'mnist_mlp[export]', or give a .pt2")
-    if TorchVersion(torch.__version__) < "2.7":
-        raise UserError(f"--to {to}: needs torch 2.7 or later, not {torch.__version__}")
     checkpoint = find_checkpoint(ckpt_path, Path(logs))
     load_checkpoint(checkpoint)  # says if it is none
+    if TorchVersion(torch.__version__) < "2.7":
+        raise UserError(f"--to {to}: needs torch 2.7 or later, not {torch.__version__}")
     write_program(MLPClassifier.load_from_checkpoint(checkpoint), path)
     print(f"{'checkpoint':<11} {checkpoint}\n{'written':<11} {path}")
 
