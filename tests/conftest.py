@@ -33,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the backg
 gc.freeze()  # all that has been imported, which `gc.collect` would go through after each test
 ROOT = Path(__file__).parent.parent
 SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size", 1000)  # 55 updates an epoch
-RUNS = Path("lightning_logs")
+RUNS, STUDIES = Path("lightning_logs"), Path("lightning_studies")
 Run = Callable[..., tuple[str, str]]
 Error = Callable[..., str]
 EXPORTS = TorchVersion(torch.__version__) >= "2.7"

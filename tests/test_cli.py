@@ -130,7 +130,7 @@ def test_studies_take_short_names_where_they_have_none_of_their_own(run: Run) ->
         "out.json",
     )
     assert json.loads(Path("out.json").read_text()) == {"gamma_0": 0.1}
-    settings = yaml.safe_load(Path("lightning_logs/find_lr_0/settings.yaml").read_text())
+    settings = yaml.safe_load(Path("lightning_studies/find_lr_0/settings.yaml").read_text())
     assert (settings["model"]["hidden"], settings["grid"], settings["data"]["seed"]) == ([5], [0.1], 4)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, Error, Run, events, scalars
+from conftest import RUNS, SMALL, STUDIES, Error, Run, events, scalars
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.command_lines import command_with_settings
@@ -47,9 +47,9 @@ def test_batch_sizes(run: Run) -> None:
         assert float(rows[-1]["seconds an epoch"]) > 0
     assert float(rows[3]["val/accuracy"]) > float(rows[0]["val/accuracy"])
 
-    curve = events(RUNS / "compare_batch_sizes_0" / "batch_size_500")
+    curve = events(STUDIES / "compare_batch_sizes_0" / "batch_size_500")
     assert [step for step, _ in curve["train/objective"]][-1] == 219
-    assert (RUNS / "compare_batch_sizes_0" / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
+    assert (STUDIES / "compare_batch_sizes_0" / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
 
     # What is compared is what `fit` does.
     words = suggested(output)
@@ -93,9 +93,9 @@ def test_decays(run: Run) -> None:
     rows = table("decays", "compare_decays")
     assert [float(row["decay"]) for row in rows] == [0.5, 0.01]
     assert [(int(row["epochs"]), int(row["reductions"])) for row in rows] == [(3, 1), (3, 1)]
-    points = events(RUNS / "compare_decays_0" / "decay_0.01")
+    points = events(STUDIES / "compare_decays_0" / "decay_0.01")
     assert [dict(points["train/lr"])[step] for step in (24, 99, 124)] == pytest.approx([1e-9, 1e-9, 1e-11])
-    assert (RUNS / "compare_decays_0" / "decays.png").read_bytes().startswith(b"\x89PNG")
+    assert (STUDIES / "compare_decays_0" / "decays.png").read_bytes().startswith(b"\x89PNG")
     assert "best decay = " in output
     run(*suggested(output))
     assert scalars()["train/lr"][-1][0] == 3 * 55 - 1
@@ -110,7 +110,7 @@ def test_winning_decay_has_the_lowest_validation_loss(run: Run) -> None:
     assert re.search(rf"best decay = {float(best['decay']):g}\b", output)
     for row in rows:
         losses = [
-            value for _, value in events(RUNS / "compare_decays_0" / f"decay_{float(row['decay']):g}")["val/loss"]
+            value for _, value in events(STUDIES / "compare_decays_0" / f"decay_{float(row['decay']):g}")["val/loss"]
         ]
         assert min(losses) == pytest.approx(float(row["val/loss"]), rel=1e-5)
 
@@ -122,13 +122,13 @@ def test_methods(run: Run) -> None:
     assert [row["method"] for row in rows] == methods
     assert [int(row["updates"]) for row in rows] == [2, 110, 110, 110]
     assert {float(row["gamma_0"]) for row in rows} == {0.1}
-    curves = [events(RUNS / "compare_methods_0" / f"{method}_0.1") for method in methods]
+    curves = [events(STUDIES / "compare_methods_0" / f"{method}_0.1") for method in methods]
     starts = {curve["train/objective"][0] for curve in curves}
     assert len(starts) == 1  # from the same weights
     assert float(rows[1]["f(u)"]) == pytest.approx(curves[1]["train/objective"][-1][1])
     assert curves[0]["train/objective"][-1][1] < starts.pop()[1]
     assert float(rows[1]["f(u)"]) < float(rows[0]["f(u)"])
-    assert (RUNS / "compare_methods_0" / "methods.png").read_bytes().startswith(b"\x89PNG")
+    assert (STUDIES / "compare_methods_0" / "methods.png").read_bytes().startswith(b"\x89PNG")
     run(*suggested(output))
     winner = min(rows, key=lambda row: float(row["val/loss"]))
     assert scalars()["val/loss"][-1][1] == pytest.approx(float(winner["val/loss"]), rel=1e-4)
@@ -158,7 +158,7 @@ def test_precision_is_that_of_the_runs(run: Run) -> None:
         options = ("--decays", "[0.5]", "--epochs", 1, "--precision", precision)
         output, _ = run("compare_decays", *SMALL, *options)
         (row,) = table("decays", "compare_decays", i)
-        logged = events(RUNS / f"compare_decays_{i}" / "decay_0.5")["val/loss"][0][1]
+        logged = events(STUDIES / f"compare_decays_{i}" / "decay_0.5")["val/loss"][0][1]
         assert float(row["val/loss"]) == pytest.approx(logged, rel=1e-5)
         losses.append(logged)
         assert (precision == "32-true") != (suggested(output)[-2:] == ["--trainer.precision", precision])

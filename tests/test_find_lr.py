@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import RUNS, SMALL, Run, events, scalars
+from conftest import RUNS, SMALL, STUDIES, Run, events, scalars
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -116,20 +116,20 @@ def test_a_candidate_leaves_the_network_as_it_is_and_takes_the_path_of_a_plain_l
 def test_command_prints_and_writes(run: Run) -> None:
     output, _ = run("find_lr", *SMALL, "--grid", "[0.01,0.1,1,10,100]", "--refine", 1)
     gamma_0 = float(re.search(r"^gamma_0 = (\S+)$", output, re.M)[1])
-    with (RUNS / "find_lr_0" / "find_lr.csv").open() as file:
+    with (STUDIES / "find_lr_0" / "find_lr.csv").open() as file:
         rows = {float(row["gamma"]): row for row in csv.DictReader(file)}
     assert rows[gamma_0]["verdict"] == "works"
     assert rows[10 * gamma_0]["verdict"] == "diverges"
     assert int(rows[10 * gamma_0]["diverged at update"]) <= 50
     assert len(rows) == 6  # with the one between
     assert {"loss after 10", "loss after 50", "loss after 100"} < rows[gamma_0].keys()
-    assert (RUNS / "find_lr_0" / "find_lr.png").read_bytes().startswith(b"\x89PNG")
+    assert (STUDIES / "find_lr_0" / "find_lr.png").read_bytes().startswith(b"\x89PNG")
 
-    curve = events(RUNS / "find_lr_0" / "gamma=0.1")["find_lr/loss"]
+    curve = events(STUDIES / "find_lr_0" / "gamma=0.1")["find_lr/loss"]
     assert [step for step, _ in curve] == list(range(101))
     assert curve[50][1] == pytest.approx(float(rows[0.1]["loss after 50"]))
     run("find_lr", *SMALL, "--updates", 5, "--grid", "[0.1,1000]", "--model.loss", "cross_entropy")
-    assert (RUNS / "find_lr_1" / "find_lr.csv").is_file()
+    assert (STUDIES / "find_lr_1" / "find_lr.csv").is_file()
 
 
 def test_the_picture_says_the_finding() -> None:
@@ -148,7 +148,7 @@ def test_candidates_are_runs_of_fit(run: Run) -> None:
     """The same initial weights and batches, and so the same losses."""
     run("find_lr", *SMALL, "--grid", "[0.1,1000]", "--updates", 70)
     run("fit", *SMALL, "--model.lr", 0.1, "--trainer.log_every_n_steps", 1)
-    found = [value for _, value in events(RUNS / "find_lr_0" / "gamma=0.1")["find_lr/loss"]]
+    found = [value for _, value in events(STUDIES / "find_lr_0" / "gamma=0.1")["find_lr/loss"]]
     fitted = [value for _, value in scalars()["train/loss"]]
     assert found == pytest.approx(fitted[:71], rel=1e-4)
 
@@ -159,7 +159,7 @@ def test_suggested_command_trains_what_was_tried(run: Run) -> None:
     words = shlex.split(re.search(r"^next +python -m mnist_mlp (fit .*)$", output, re.M)[1])
     run(*words, "--trainer.max_steps", 61, "--trainer.log_every_n_steps", 1)
     lr = words[words.index("--model.lr") + 1]
-    found = [value for _, value in events(RUNS / "find_lr_0" / f"gamma={float(lr):g}")["find_lr/loss"]]
+    found = [value for _, value in events(STUDIES / "find_lr_0" / f"gamma={float(lr):g}")["find_lr/loss"]]
     assert [value for _, value in scalars()["train/loss"]] == pytest.approx(found, rel=1e-3)
 
 
@@ -181,7 +181,7 @@ def test_grid_without_gamma_0(grid: str, part: str, run: Run, capsys: pytest.Cap
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert "--grid" in line
     assert part in line
-    assert {"find_lr.csv", "find_lr.png", "settings.yaml"} <= {path.name for path in (RUNS / "find_lr_0").iterdir()}
+    assert {"find_lr.csv", "find_lr.png", "settings.yaml"} <= {path.name for path in (STUDIES / "find_lr_0").iterdir()}
 
 
 def test_solution_1_on_mnist(mnist_dir: Path, run: Run) -> None:
@@ -210,7 +210,7 @@ def test_no_validation_images_are_needed(run: Run) -> None:
 def test_settings_can_come_from_a_file(run: Run) -> None:
     Path("settings.yaml").write_text("model: {hidden: [20]}\ndata: {source: digits, batch_size: 1000}\nrefine: 0\n")
     run("find_lr", "--config", "settings.yaml", "--grid", "[0.1]", "--seed_everything", 5)
-    settings = yaml.safe_load((RUNS / "find_lr_0" / "settings.yaml").read_text())
+    settings = yaml.safe_load((STUDIES / "find_lr_0" / "settings.yaml").read_text())
     assert settings["model"]["hidden"] == [20]
     assert settings["data"]["batch_size"] == 1000
     assert settings["data"]["seed"] == 5

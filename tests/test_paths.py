@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import EXPORTS, RUNS, SMALL, Error, Run, checkpoint
+from conftest import EXPORTS, RUNS, SMALL, STUDIES, Error, Run, checkpoint
 from PIL import Image
 
 import mnist_mlp.studies.compare_decays
@@ -110,11 +110,11 @@ def test_a_stopped_comparison_says_that_it_is_unfinished(run: Run, monkeypatch: 
         with pytest.raises(SystemExit) as end:
             main(["compare_decays", *options])
     assert end.value.code == 130
-    folder = RUNS / "compare_decays_0"
+    folder = STUDIES / "compare_decays_0"
     assert "ended before it had a result" in (folder / "UNFINISHED").read_text()
     run("compare_decays", *options)
-    assert (RUNS / "compare_decays_1/settings.yaml").is_file()
-    assert not (RUNS / "compare_decays_1/UNFINISHED").exists()
+    assert (STUDIES / "compare_decays_1/settings.yaml").is_file()
+    assert not (STUDIES / "compare_decays_1/UNFINISHED").exists()
 
 
 def test_closed_streams(tmp_path: Path) -> None:

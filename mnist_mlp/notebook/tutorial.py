@@ -269,7 +269,7 @@ for lr in (0.01, 10.0):
 # %%
 def show(study: str) -> None:
     """The newest picture of a study."""
-    pictures = Path("lightning_logs").glob(f"{study}_*/*.png")
+    pictures = Path("lightning_studies").glob(f"{study}_*/*.png")
     display(Image.open(max(pictures, key=lambda path: path.stat().st_mtime)).quantize(64))
 
 

@@ -22,10 +22,9 @@ from mnist_mlp.datasets.mnist import TRAIN_SIZE
 from mnist_mlp.errors import TrainingError, UserError
 from mnist_mlp.evaluation import evaluate
 from mnist_mlp.gradient import sgd
-from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.studies.arguments import distinct, load_data, name_ends
-from mnist_mlp.studies.report import Report, Row, listed, lowest, plot_curves, tie
+from mnist_mlp.studies.report import STUDIES, Report, Row, listed, lowest, plot_curves, tie
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run
 
 POINTS_PER_EPOCH = 20
@@ -41,7 +40,7 @@ def compare_batch_sizes(
     budget: PositiveInt = 55_000,
     epochs: PositiveInt = 2,
     device: str = "auto",
-    logs: str = LOGS,
+    logs: str = STUDIES,
 ) -> dict[int, float]:
     """Compare batch sizes, each at its best step size (the notebook's exercise 2).
 
@@ -56,7 +55,7 @@ def compare_batch_sizes(
         budget: Images seen before the step sizes are compared by their validation loss.
         epochs: Passes through the training images at the best step size.
         device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
-        logs: Folder of runs, in which the results get a new folder.
+        logs: Folder of studies, in which the results get a new folder.
 
     Returns:
         The best step size of each batch size.

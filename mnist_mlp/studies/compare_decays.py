@@ -13,9 +13,8 @@ from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
-from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.studies.arguments import Precision, distinct, load_data
-from mnist_mlp.studies.report import Report, listed, lowest, tie
+from mnist_mlp.studies.report import STUDIES, Report, listed, lowest, tie
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
 
@@ -26,7 +25,7 @@ def compare_decays(
     epochs: PositiveInt = 100,
     precision: Precision = "32-true",
     device: str = "auto",
-    logs: str = LOGS,
+    logs: str = STUDIES,
 ) -> float:
     """Compare factors δ of the plateau rule by the validation metric that it watches.
 
@@ -40,7 +39,7 @@ def compare_decays(
         epochs: Passes through the training images at most.
         precision: 32-true, bf16-mixed or 64-true.
         device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
-        logs: Folder of runs, in which the results get a new folder.
+        logs: Folder of studies, in which the results get a new folder.
 
     Returns:
         The best factor.

@@ -16,9 +16,8 @@ from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
-from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.studies.arguments import Precision, distinct, load_data, name_ends
-from mnist_mlp.studies.report import Report, Row, listed, lowest, tie
+from mnist_mlp.studies.report import STUDIES, Report, Row, listed, lowest, tie
 from mnist_mlp.studies.training_runs import Point, plot_runs, train_run, trainer_options
 
 METHODS = {  # name, whether a batch is the whole training set, and the schedule
@@ -36,7 +35,7 @@ def compare_methods(
     epochs: PositiveInt = 20,
     precision: Precision = "32-true",
     device: str = "auto",
-    logs: str = LOGS,
+    logs: str = STUDIES,
 ) -> dict[str, float]:
     """Compare the notebook's optimization methods for the same number of gradients per image.
 
@@ -50,7 +49,7 @@ def compare_methods(
         epochs: Passes through the training images.
         precision: 32-true, bf16-mixed or 64-true.
         device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
-        logs: Folder of runs, in which the results get a new folder.
+        logs: Folder of studies, in which the results get a new folder.
 
     Returns:
         The best γ_0 of each method for which one does not diverge.

@@ -24,10 +24,9 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.evaluation import Batch
 from mnist_mlp.gradient import Loss, sgd
-from mnist_mlp.runtime.checkpoints import LOGS
 from mnist_mlp.runtime.onednn import use_onednn
 from mnist_mlp.studies.arguments import distinct, load_data
-from mnist_mlp.studies.report import Report, Row, plot_curves
+from mnist_mlp.studies.report import STUDIES, Report, Row, plot_curves
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 CHECK_EVERY = 10  # updates between two checks of all parameters, each a tenth of an update's work
@@ -113,7 +112,7 @@ def find_lr(
     grid: Sequence[StepSize] = DECADES,
     refine: Refinement = 3,  # type: ignore[valid-type]
     device: str = "auto",
-    logs: str = LOGS,
+    logs: str = STUDIES,
 ) -> float:
     """Find γ_0, the largest step size of a grid that works while 10 γ_0 does not (the notebook's exercise 1).
 
@@ -127,7 +126,7 @@ def find_lr(
         grid: Step sizes to try, as '[0.01,0.1,1,10]'.
         refine: Further step sizes to try between the last that works and the first that does not, up to 9.
         device: Where to train: cpu, cuda, cuda:1, or auto for a GPU if there is one.
-        logs: Folder of runs, in which the results get a new folder.
+        logs: Folder of studies, in which the results get a new folder.
 
     Returns:
         γ_0.

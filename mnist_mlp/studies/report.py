@@ -27,6 +27,7 @@ STYLES: list[dict[str, Any]] = [
 ]
 LONGEST_LABEL = 12  # characters at the end of a curve; with longer names there is a legend
 TIE = 0.01  # of the lowest loss: another seed changes it by more
+STUDIES = "lightning_studies"  # not among the runs: TensorBoard would list each curve as one more
 Row = dict[str, Any]
 """A line of a table: column name and value, None for nothing."""
 
