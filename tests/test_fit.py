@@ -93,8 +93,10 @@ def test_hparams_tab_lists_the_run_beside_its_metrics(run: Run) -> None:
         for content in events.PluginTagToContent("hparams").values()
     ]
     metrics = {info.name.tag for content in contents for info in content.experiment.metric_infos}
-    assert metrics == {"val/loss", "val/accuracy"}
+    assert metrics == {"val/loss", "val/accuracy", "test/accuracy"}
+    run("test", "--json", "result.json")
     assert metrics <= scalars().keys()
+    assert scalars()["test/accuracy"] == [(54, pytest.approx(json.loads(Path("result.json").read_text())["accuracy"]))]
     values = {name: value for content in contents for name, value in content.session_start_info.hparams.items()}
     assert values["lr"].number_value == 0.1
     assert values["hidden"].string_value == "[20]"

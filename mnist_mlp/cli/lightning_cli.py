@@ -25,7 +25,7 @@ from mnist_mlp.cli.failures import culprit, describe, in_training
 from mnist_mlp.cli.help import GROUPS, with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
-from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig, label_of
+from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig, curves_in, label_of
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
@@ -203,7 +203,10 @@ class CLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
             callbacks = [*callbacks, EpochLines(), *([EpochBar()] if kwargs["enable_progress_bar"] else [])]
         if self.subcommand in ("validate", "test"):
-            callbacks = [*callbacks, ResultTable(self.result_files(config.json))]
+            assert self.checkpoint is not None
+            curves = curves_in(Path(self.checkpoint_path or "").parent.parent)
+            step = max(0, self.checkpoint["global_step"] - 1)
+            callbacks = [*callbacks, ResultTable(self.result_files(config.json), curves, step)]
         if self.subcommand == "fit":
             callbacks = [*callbacks, *([TensorBoardImages()] if config.pictures else [])]
             if config.trainer.enable_checkpointing is not False:

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_mlp.classifier import MLPClassifier
@@ -55,8 +55,8 @@ class RunLogger(TensorBoardLogger):
         self.is_new = version is None
         if version is None and rank_zero_only.rank == 0:  # the other processes are told
             version = new_folder(logs, "version").name
-        elif version is not None:
-            label = next((file.parent.name for file in (logs / version).glob("*/events.out.tfevents.*")), label)
+        elif version is not None and (curves := curves_in(logs / version)):
+            label = curves.name
         place = "" if logs.parent == Path() else logs.parent
         super().__init__(place, logs.name, version, default_hp_metric=False, sub_dir=label, **options)
 
@@ -112,9 +112,20 @@ def remove_if_untrained(folder: Path) -> None:
 
 
 def folder_of(trainer: Trainer) -> Path | None:
-    """The folder of the run that a trainer logs, if it does."""
-    folder = Path(trainer.log_dir) if trainer.log_dir else None
-    return folder.parent if folder and isinstance(trainer.logger, RunLogger) else folder
+    """The folder of the run that a trainer logs, if it does. No process waits for another, as `trainer.log_dir` does."""
+    match trainer.logger:
+        case RunLogger() as logger:
+            return Path(logger.log_dir).parent
+        case TensorBoardLogger() | CSVLogger() as logger:
+            return Path(logger.log_dir)
+        case Logger() as logger if logger.save_dir:
+            return Path(logger.save_dir)
+    return None
+
+
+def curves_in(folder: Path) -> Path | None:
+    """The folder of curves within that of a run, if it has some."""
+    return next((file.parent for file in folder.glob("*/events.out.tfevents.*")), None)
 
 
 def label_of(model: MLPClassifier, data: MNISTDataModule, optimizer: Namespace | None) -> str:

@@ -1,4 +1,4 @@
-"""The result of `validate` and `test`: a table on the terminal, and a file."""
+"""The result of `validate` and `test`: a table on the terminal, a file, and of a test a point in TensorBoard."""
 
 import json
 from collections import Counter
@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 
 class ResultTable(Callback):
@@ -15,10 +16,12 @@ class ResultTable(Callback):
 
     Args:
         files: JSON files to write, once there is a result.
+        curves: The run's folder of curves, to which the loss and accuracy of a test are added, if there is one.
+        step: Number of the checkpoint's newest update, from 0.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
+    def __init__(self, files: Sequence[Path], curves: Path | None = None, step: int = 0) -> None:
+        self.files, self.curves, self.step = files, curves, step
         self.answers: Tensor | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -42,6 +45,10 @@ class ResultTable(Callback):
                 mistake = f"{row['mistaken_for']} ({row['times']}x)" if row["errors"] else ""
                 numbers = f"{row['digit']:>5}  {row['images']:>6,}  {row['errors']:>6,}  {row['accuracy']:>8.4f}"
                 print(f"{numbers}  {mistake}".rstrip())
+        if trainer.testing and self.curves:
+            with SummaryWriter(str(self.curves)) as writer:
+                for name in ("loss", "accuracy"):
+                    writer.add_scalar(f"test/{name}", result[name], self.step)
         for path in self.files:
             path.write_text(json.dumps({"data": trainer.datamodule.dataset} | result, indent=2) + "\n")
             print(f"{'written':<11} {path}")

@@ -30,7 +30,7 @@ class HyperparametersTable(BlockCallback):
         }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                for summary in hparams(values, {"val/accuracy": 0, "val/loss": 0}):
+                for summary in hparams(values, {"val/accuracy": 0, "val/loss": 0, "test/accuracy": 0}):
                     logger.experiment.file_writer.add_summary(summary)
 
 
