@@ -112,7 +112,7 @@ def remove_if_untrained(folder: Path) -> None:
 
 
 def folder_of(trainer: Trainer) -> Path | None:
-    """The folder of the run that a trainer logs, if it does. No process waits for another, as `trainer.log_dir` does."""
+    """The folder of the run that a trainer logs, if it does; `trainer.log_dir` would wait for all processes."""
     match trainer.logger:
         case RunLogger() as logger:
             return Path(logger.log_dir).parent
