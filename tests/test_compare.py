@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, STUDIES, Error, Run, events, scalars
+from conftest import SMALL, STUDIES, Error, Run, events, scalars
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 from mnist_mlp.command_lines import command_with_settings
@@ -18,7 +18,7 @@ SMALL_BUT_BATCH = tuple(word for word in SMALL if word not in ("--data.batch_siz
 
 def table(name: str, command: str, number: int = 0) -> list[dict[str, str]]:
     """A table that a command has written."""
-    with (RUNS / f"{command}_{number}" / f"{name}.csv").open() as file:
+    with (STUDIES / f"{command}_{number}" / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
 
 

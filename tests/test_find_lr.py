@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import RUNS, SMALL, STUDIES, Run, events, scalars
+from conftest import SMALL, STUDIES, Run, events, scalars
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -232,4 +232,4 @@ def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: p
         run("find_lr", *SMALL)
     assert end.value.code == 130
     assert "stopped by SIGINT" in capsys.readouterr().err
-    assert not RUNS.exists()
+    assert not STUDIES.exists()
