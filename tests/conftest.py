@@ -51,7 +51,8 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a GPU where there is none, and what only --full runs."""
+    """Skips what needs a GPU where there is none, and what only --full runs; begins with what runs alone."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)  # beside all others, not after them
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

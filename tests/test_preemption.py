@@ -222,7 +222,7 @@ def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypa
     assert sorted(seeds) == [1, 2]
     for version in (0, 1):
         folder = RUNS / f"version_{version}"
-        assert len(list(folder.glob("events*"))) == 1
+        assert len(list(folder.glob("*/events*"))) == 1
         assert f"seed_everything: {seeds[version]}\n" in (folder / "config.yaml").read_text()
 
 
