@@ -75,7 +75,7 @@ def test_printed_and_written_digits_are_classified(mnist_dir: Path, full: bool, 
     choose = random.Random(0)
     for font in FONTS:
         for digit in range(10):
-            for size in (18, 40, 120, 400):
+            for size in (18, 40, 120, 400) if full else (18, 120):
                 canvas = (int(size * choose.uniform(1.2, 2.5)), int(size * choose.uniform(1.3, 2.5)))
                 place = (choose.random(), choose.random())
                 image = draw(digit, font, size, choose.choice(COLOURS), canvas, place)
@@ -84,7 +84,7 @@ def test_printed_and_written_digits_are_classified(mnist_dir: Path, full: bool, 
     run("predict", "--ckpt_path", "last", "--images", "digits", "--csv", "found.csv")
     with Path("found.csv").open() as file:
         found = list(csv.DictReader(file))
-    assert len(found) == len(FONTS) * 10 * 4
+    assert len(found) == len(FONTS) * 10 * (4 if full else 2)
     right = sum(Path(row["file"]).name[0] == row["digit"] for row in found) / len(found)
     assert right >= 0.9
 

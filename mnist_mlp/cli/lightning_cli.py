@@ -116,7 +116,7 @@ class CLI(LightningCLI):
         if parser.command in ("validate", "test"):
             parser.add_argument("--json", help="File for the result as JSON.")
         if parser.command == "test":
-            parser.add_argument("--errors", help="Picture (png, pdf, svg) to draw of all wrongly classified images.")
+            parser.add_argument("--errors", help="Picture (png, pdf, svg) to draw of the errors, up to 1,000.")
         if parser.command == "predict":
             parser.add_argument(
                 "--images", nargs="+", type=str, default=[], help="Own images: files, folders, patterns."

@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 34, 50  # of a mosaic's cell, in pixels: a digit and the space f
 DOTS = 60  # pixels of a mosaic per inch
 SHOWN = 100  # images of a batch, and units of the first layer, at most
 WORST = 60  # validation errors, at most
+MOST = 1000  # errors in a picture: more take half a minute, and nobody looks at them
 
 
 def draw_deformations(datamodule: MNISTDataModule) -> Tensor:
@@ -55,19 +56,20 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
 def draw_errors(
     images: Tensor, labels: Tensor, scores: Tensor, numbers: Tensor, title: str, columns: int = 20
 ) -> Figure:
-    """Draw wrongly classified images, the surest first, `columns` in a row, each under its caption.
+    """Draw wrongly classified images, the surest first and at most MOST, `columns` in a row, each under its caption.
 
     It is the label, the prediction, the latter's score, and the image's number in its set. Images are
     (N, 1, 28, 28) float32 and normalised, labels and numbers (N,) int64, and scores (N, 10) float, one for each digit.
     """
     highest, predictions = scores.max(dim=1)
-    order = highest.argsort(descending=True, stable=True)
+    order = highest.argsort(descending=True, stable=True)[:MOST]
+    shown = f"the {MOST:,} surest" if len(order) < len(images) else "the surest first"
     picture = mosaic(images[order].cpu(), columns)
     height, width = (side / DOTS for side in picture.shape)
     figure = Figure(figsize=(width, height + 0.4))
     axes = figure.add_axes((0, 0, 1, height / (height + 0.4)))
     axes.set_axis_off()
-    axes.set_title(f"{title}, the surest first: label → prediction and its score, #index", loc="left", fontsize=9)
+    axes.set_title(f"{title}, {shown}: label → prediction and its score, #index", loc="left", fontsize=9)
     axes.imshow(picture.numpy(), cmap="gray_r", aspect="auto", interpolation="nearest")
     captions = zip(*(each[order].tolist() for each in (labels, predictions, highest, numbers)), strict=True)
     for place, (label, prediction, score, number) in enumerate(captions):
