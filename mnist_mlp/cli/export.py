@@ -38,7 +38,7 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
         logs: Folder of the runs.
 
     Raises:
-        UserError: There is no such checkpoint, the name has another ending, or ONNX is not installed, or torch old.
+        UserError: There is no such checkpoint, the name has another ending, or torch is too old or ONNX not there.
     """
     path = Path(to)
     if path.suffix not in (".onnx", ".pt2") or not path.parent.is_dir():

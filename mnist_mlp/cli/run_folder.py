@@ -16,6 +16,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.studies.report import new_folder
 
 CONFIG_FILE = "config.yaml"  # as Lightning names it
+LONGEST = 200  # letters of a folder's name, of which file systems allow 255
 
 
 class SaveConfig(SaveConfigCallback):
@@ -102,11 +103,12 @@ class RunFolder(Logger):
 def remove_if_untrained(folder: Path) -> None:
     """Remove the folder of a run that ended before it trained, unless there are files of others in it."""
     if not (folder / CONFIG_FILE).exists():
-        for path in folder.glob("*/events.out.tfevents.*"):
-            path.with_name(RunLogger.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        curves = curves_in(folder)
+        for path in (*folder.glob("*/events.out.tfevents.*"), *folder.glob(f"*/{RunLogger.NAME_HPARAMS_FILE}")):
             path.unlink()
-            path.parent.rmdir()
         with suppress(OSError):  # not empty
+            if curves:
+                curves.rmdir()
             folder.rmdir()
             folder.parent.rmdir()
 
@@ -138,4 +140,4 @@ def label_of(model: MLPClassifier, data: MNISTDataModule, optimizer: Namespace |
     words += [settings.schedule] * (settings.schedule != "constant")
     words += ["-".join(map(str, settings.hidden)) or "affine", f"batch={data.hparams.batch_size}"]
     words += ["distort"] * data.hparams.distort
-    return ",".join(words)
+    return ",".join(words)[:LONGEST]

@@ -78,6 +78,8 @@ def try_update_rule(config: Namespace) -> None:
     Raises:
         UserError: Names the class and the arguments given to it.
     """
+    if not config.optimizer:  # nor a scheduler
+        return
     with torch.device("meta"):  # which draws no random numbers
         shapes = [u.shape for u in MLP(config.model.hidden).parameters()]
     made: Any = [nn.Parameter(torch.zeros(shape)) for shape in shapes]

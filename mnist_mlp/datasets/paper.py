@@ -11,11 +11,8 @@ FAINTEST = 32  # lowest contrast, of 255, between ink and paper
 NOISE = 5  # ink, smoothed, is so many times as strong as the paper's noise: alone, that gives 2 to 3.4 drawn, ink 10
 LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is paper, above DARK is ink
 STROKE = 0.25  # share of a side: strokes are narrower
-STEEPEST, LINE_LENGTH, LINE_WIDTH = (
-    0.1,
-    0.7,
-    0.05,
-)  # slope of a ruled line; shares of a side: it is longer, and thinner
+STEEPEST = 0.1  # slope of a ruled line
+LINE_LENGTH, LINE_WIDTH = 0.7, 0.05  # shares of a side: a ruled line is longer, and thinner
 GAP, SMALLEST = 0.005, 0.04  # shares of a side: of a break in a stroke, and of a sign
 SPECK, EDGE = 0.25, 0.02  # shares of the largest piece: smaller ones are dirt, and ink's edges are as soft at most
 OVERLAP, CLOSE = 0.5, 0.25  # of strokes of one sign: share of the narrower one's width, gap by the taller one's height
