@@ -122,9 +122,9 @@ class MNISTDataModule(LightningDataModule):
         if train:
             order = torch.from_numpy(np.random.default_rng(self.hparams.seed).permutation(len(images)))
             for_training, for_validation = order.tensor_split([len(images) - self.hparams.val_size])
-            self.val_set = self.to_device(images[for_validation], labels[for_validation])
+            self.val_set = self.to_device(images.index_select(0, for_validation), labels[for_validation])
             if stage == "fit":
-                self.train_set = self.to_device(images[for_training], labels[for_training])
+                self.train_set = self.to_device(images.index_select(0, for_training), labels[for_training])
         else:
             self.test_set = self.to_device(images, labels)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from torchvision.datasets import MNIST
 
 import mnist_mlp.data
 from mnist_mlp.cli.main import main
+from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.schedules import PER_UPDATE
 
 # Tests run beside one another, and threads that wait for one another's cores cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -35,6 +37,8 @@ SMALL = ("--data.source", "digits", "--model.hidden", "[20]", "--data.batch_size
 RUNS, STUDIES = Path("lightning_logs"), Path("lightning_studies")
 Run = Callable[..., tuple[str, str]]
 Error = Callable[..., str]
+SLOWEST = {"test_preemption", "test_slurm", "test_processes", "test_benchmark", "test_tutorial", "test_schedules"}
+SCHEDULES = ("constant", *PER_UPDATE, "plateau")
 EXPORTS = TorchVersion(torch.__version__) >= "2.7"
 REAL_MNIST = [ROOT.parent / "shared" / "mnist", ROOT / "data"]
 
@@ -51,8 +55,8 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a GPU where there is none, and what only --full runs; begins with what runs alone."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)  # beside all others, not after them
+    """Skips what needs a GPU where there is none, and what only --full runs; begins with the slowest files."""
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)  # a file is one process's: the last is to be short
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
@@ -62,8 +66,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _every_run_is_faster() -> None:
-    """By half a second, as the digits are made once; `gc.collect` need not go through all that has been imported."""
+    """By a second, as the digits are made once, and normalised once for each split, which nothing changes in place.
+
+    And `gc.collect` need not go through all that has been imported.
+    """
     mnist_mlp.data.make_digits = cache(mnist_mlp.data.make_digits)
+    to_device, kept = MNISTDataModule.to_device, dict[bytes, tuple[Tensor, Tensor]]()
+
+    def kept_on_device(self: MNISTDataModule, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        key = labels.numpy().tobytes()  # no two splits have their labels in the same order
+        if torch.cuda.is_available() or len(labels) < 100:
+            return to_device(self, images, labels)
+        if key not in kept:
+            kept[key] = to_device(self, images, labels)
+            if len(kept) > 8:  # of up to 200 MB
+                del kept[next(iter(kept))]
+        return kept[key]
+
+    MNISTDataModule.to_device = kept_on_device
     gc.collect()
     gc.freeze()
 
@@ -138,7 +158,7 @@ def _no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command in an empty directory, without pictures unless asked for; gives its stdout and stderr.
 
     As on a machine without a browser.
@@ -152,8 +172,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         main([str(arg) for arg in args] + pictures)
         return capsys.readouterr()
 
-    yield command
-    gc.collect()  # trainers and what they hold, 200 MB of images each, refer to one another
+    return command
 
 
 def run_apart(*args: object, program: tuple[str, ...] = ("-m", "mnist_mlp")) -> str:
@@ -185,6 +204,11 @@ def error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return lines[0]
 
     return command
+
+
+def pairs(first: Sequence[str], second: Sequence[str], third: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Settings of three kinds, of which any two occur together at least once; `third` has the fewest."""
+    return [(a, b, third[(i + j) % len(third)]) for i, a in enumerate(first) for j, b in enumerate(second)]
 
 
 def checkpoint(name: str = "last", version: int = 0) -> dict[str, Any]:

@@ -127,7 +127,6 @@ def test_private_attributes_of_libraries() -> None:
     assert len(lines) <= 3, lines
 
 
-@pytest.mark.xdist_group("processes")
 def test_types() -> None:
     command = [sys.executable, "-m", "mypy", "mnist_mlp"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_parameters
+from conftest import SCHEDULES, assert_same_parameters, pairs
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
@@ -14,6 +14,7 @@ from torch.torch_version import TorchVersion
 
 from mnist_mlp import MLPClassifier
 from mnist_mlp.batches import Batches, EvaluationBatches
+from mnist_mlp.gradient import LOSSES
 from mnist_mlp.runtime.blocks import Block, BlockCallback, Blocks
 from mnist_mlp.runtime.fast_training import FastClassifier
 
@@ -122,10 +123,10 @@ def test_a_run_in_blocks_is_the_run(settings: dict[str, Any], tmp_path: Path) ->
     assert_equal_runs(*(Run(tmp_path, in_blocks, {}, **settings) for in_blocks in (True, False)))
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true", "bf16-true"])
-@pytest.mark.parametrize("loss", ["mse", "squared", "cross_entropy"])
-@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
-def test_every_loss_schedule_and_precision(schedule: str, loss: str, precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "precision", "loss"), pairs(SCHEDULES, ("32-true", "bf16-mixed", "64-true", "bf16-true"), [*LOSSES])
+)
+def test_every_loss_schedule_and_precision(schedule: str, precision: str, loss: str, tmp_path: Path) -> None:
     if precision == "bf16-true" and loss == "mse" and TorchVersion(torch.__version__) < "2.5":
         pytest.skip("this torch has no squared error of bfloat16 on a CPU")
     model = {"loss": loss, "schedule": schedule, "patience": 1, "max_decays": 1}
@@ -133,7 +134,7 @@ def test_every_loss_schedule_and_precision(schedule: str, loss: str, precision: 
     assert_equal_runs(*runs)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_plain_classifier_makes_the_same_updates(schedule: str, tmp_path: Path) -> None:
     model = {"schedule": schedule, "patience": 1, "max_decays": 9}
     plain, blocks = (Run(tmp_path / f"{fast}", fast, model, fast=fast, max_epochs=3) for fast in (False, True))

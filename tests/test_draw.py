@@ -23,7 +23,6 @@ from mnist_mlp.datasets.mnist_form import SIDE
 from mnist_mlp.datasets.own_images import to_mnist
 from mnist_mlp.datasets.paper import LONGEST
 
-pytestmark = pytest.mark.xdist_group("browser")  # which starts once
 Point = tuple[float, float]  # between the left (0) and the right (1), and the top and the bottom
 THREE = [(0.3, 0.2), (0.7, 0.18), (0.5, 0.48), (0.72, 0.66), (0.62, 0.8), (0.28, 0.78)]
 BAR = [(0.35, 0.52), (0.64, 0.5)]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, RUNS, SMALL, Error, Run, assert_same_parameters, checkpoint, curves_in, scalars
+from conftest import ROOT, RUNS, SCHEDULES, SMALL, Error, Run, assert_same_parameters, checkpoint, curves_in, scalars
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -250,7 +250,7 @@ def test_updates_do_not_wait_for_the_gpu(run: Run, monkeypatch: pytest.MonkeyPat
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 @pytest.mark.parametrize("optimizer", ["", "momentum", "Adam"])
-@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_captured_updates_give_what_the_others_give(
     schedule: str, optimizer: str, precision: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_same_parameters
+from conftest import SCHEDULES, assert_same_parameters, pairs
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelPruning
 from test_blocks import Run
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LinearLR
 from torch.torch_version import TorchVersion
 
 from mnist_mlp.batches import Batches
-from mnist_mlp.gradient import GradientDescent
+from mnist_mlp.gradient import LOSSES, GradientDescent
 from mnist_mlp.runtime.blocks import Block
 from mnist_mlp.runtime.cpu_graph import CPUGraph
 from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
@@ -66,11 +66,11 @@ def test_a_cpu_graph_repeats_all_kinds_of_operations_on_the_same_memory() -> Non
         assert all(map(torch.equal, (*captured, total, place), expected))
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
-@pytest.mark.parametrize("loss", ["mse", "squared", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("schedule", "precision", "loss"), pairs(SCHEDULES, ("32-true", "bf16-mixed", "64-true"), [*LOSSES])
+)
 def test_replays_are_the_updates(
-    loss: str, schedule: str, precision: str, tmp_path: Path, replays: list[CPUGraph]
+    schedule: str, precision: str, loss: str, tmp_path: Path, replays: list[CPUGraph]
 ) -> None:
     """Bit for bit: both step by a γ of the parameters' precision."""
     model = {"loss": loss, "schedule": schedule, "patience": 1, "max_decays": 9, "log_grad_norm": True}

@@ -22,11 +22,11 @@ from mnist_mlp.errors import StoppedBySignalError
 from mnist_mlp.runtime.last_checkpoint import LastCheckpoint
 from mnist_mlp.runtime.loss_log import LossLog
 
-processes = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 FIT = [sys.executable, "-m", "mnist_mlp", "fit"]
 # 550 updates an epoch, a validation and a checkpoint every few milliseconds
-OFTEN = """--data.source digits --data.batch_size 100 --model.hidden [50] --model.patience 1 --model.lr 1
---trainer.val_check_interval 90 --last.every_n_train_steps 40 --trainer.log_every_n_steps 30"""  # fmt: skip
+OFTEN = """--pictures false --data.source digits --data.batch_size 100 --model.hidden [50] --model.patience 1
+--model.lr 1 --trainer.val_check_interval 90
+--last.every_n_train_steps 40 --trainer.log_every_n_steps 30"""  # fmt: skip
 OFTEN = OFTEN.split()
 
 
@@ -115,7 +115,7 @@ def name_threads():
     [
         (signal.SIGINT, 1),
         pytest.param(signal.SIGTERM, 1, marks=pytest.mark.full),
-        pytest.param(signal.SIGTERM, 2, marks=processes),
+        (signal.SIGTERM, 2),
     ],
     ids=str,
 )
@@ -124,24 +124,25 @@ def test_a_signal_ends_a_run_tidily(
 ) -> None:
     fit = run if devices == 1 else run_apart
     options = [*OFTEN, "--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--trainer.max_epochs"]
-    fit("fit", *options, 3)
+    fit("fit", *options, 2)
 
     (tmp_path / "sitecustomize.py").write_text(THREADS_AT_EXIT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     process = subprocess.Popen([*FIT, *options, "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not process.stdout.readline().startswith("epoch 1 "):
+    while not list(RUNS.glob("version_1/checkpoints/last.ckpt")):
         assert process.poll() is None
+        time.sleep(0.01)
     time.sleep(random.random() / 5)
     process.send_signal(signum)
     output, messages = process.communicate(timeout=300)
-    assert output.count("epoch ") <= 2  # after its current block, however long that takes here
+    assert output.count("epoch ") <= 1  # after its current block, however long that takes here
     assert process.returncode == 128 + signum
     assert "Traceback" not in messages
     assert "gloo" not in Path("threads").read_text()
     path = checkpoint_named(messages)
     assert messages.splitlines()[-1].startswith(f"stopped by {signal.Signals(signum).name}; resume with: python -m")
-    assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 3
-    fit("fit", "--ckpt_path", path, "--trainer.max_epochs", 3)
+    assert 0 < torch.load(path, weights_only=True)["global_step"] < 550 / devices * 2
+    fit("fit", "--ckpt_path", path, "--trainer.max_epochs", 2)
     assert_same_run(1)
 
 
@@ -209,10 +210,9 @@ def test_a_refused_resumption_takes_nothing_away(tmp_path: Path, monkeypatch: py
     assert before <= set(RUNS.rglob("*"))
 
 
-@processes
 def test_runs_started_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    options = [*OFTEN, "--trainer.max_epochs", "1"]
+    options = [*OFTEN, "--trainer.max_steps", "60"]
     processes = [
         subprocess.Popen([*FIT, *options, "--seed_everything", str(seed)], stdout=subprocess.DEVNULL)
         for seed in (1, 2)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import RUNS, Run, checkpoint, run_apart, scalars
 
-pytestmark = pytest.mark.xdist_group("processes")  # not beside one another: they use both cores
 DIGITS = ["--data.source", "digits", "--model.hidden", "[20]", "--trainer.accelerator", "cpu"]
 RANKS = '''
 import sys

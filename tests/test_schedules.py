@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNS, SMALL, Run, assert_same_parameters, checkpoint, scalars
+from conftest import RUNS, SCHEDULES, SMALL, Run, assert_same_parameters, checkpoint, scalars
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -45,7 +45,7 @@ def test_cosine_is_the_one_of_the_literature(run: Run) -> None:
     assert [value for _, value in scalars()["train/lr"]] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("rule", [*RULES, "plateau"])
+@pytest.mark.parametrize("rule", SCHEDULES)
 @pytest.mark.parametrize("every", [1, 25])
 def test_step_sizes_are_in_tensorboard_beside_the_losses(every: int, rule: str, run: Run) -> None:
     run("fit", *SMALL, "--model.schedule", rule, "--trainer.log_every_n_steps", every)
@@ -122,7 +122,7 @@ def test_a_run_stops_by_itself_after_its_reductions(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
-@pytest.mark.parametrize("rule", [*RULES, "plateau"])
+@pytest.mark.parametrize("rule", SCHEDULES)
 def test_a_broken_run_goes_on_exactly(rule: str, name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--model.schedule", rule, "--model.patience", 1, "--model.lr", 2, "--model.loss", "cross_entropy")
     options += ("--last.every_n_train_steps", 10, "--trainer.max_epochs", 4)

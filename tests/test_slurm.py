@@ -20,7 +20,6 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from mnist_mlp.cli.slurm import current_step
 
-pytestmark = pytest.mark.xdist_group("slurm")
 JOB = {"JOB_ID": "7", "JOB_NAME": "wrap", "NODELIST": "localhost", "NNODES": "1", "PROCID": "0", "LOCALID": "0"}
 JOB |= {"NODEID": "0"}
 FIT = ("fit", *SMALL, "--trainer.max_steps", 2, "--trainer.accelerator", "cpu")

@@ -1,5 +1,6 @@
 """`python -m mnist_mlp.benchmark`: its options."""
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -62,5 +63,12 @@ def benchmark(
         json_file.write_text(json.dumps(seconds, indent=2) + "\n")
 
 
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark with the words of a command line, by default this process's."""
+    about = str(inspect.getdoc(benchmark)).split("\n")[0]
+    description = f"usage: python -m mnist_mlp.benchmark [options]\n\n{about}"
+    auto_cli(benchmark, args=args, parser_class=Parser, as_positional=False, description=description)
+
+
 if __name__ == "__main__":
-    auto_cli(benchmark, parser_class=Parser, as_positional=False)
+    main()

@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
@@ -62,44 +62,67 @@ def help_text(
         topic: One of GROUPS, if the help is about its options.
     """
     width = min(shutil.get_terminal_size().columns, 100)
-    shorts, order = {name: short for short, name in names.items()}, [*HELP]
+    shorts = {name: short for short, name in names.items()}
+    options, overview = [*options], bool(command) and topic is None
+    groups = [group for group in GROUPS if any(group_of(each) == group for each in options)]
+    if overview:
+        options = most_used_first(options)
+    elif command:
+        options = [each for each in options if group_of(each) == topic]
+
     lines = [f"usage: python -m mnist_mlp {command} [options]", ""] if command else []
     for paragraph in description.split("\n\n"):
         lines += [*textwrap.wrap(paragraph, width), ""]
-    options = [*options]
-    groups = [group for group in GROUPS if any(each.dest.split(".")[0] == group for each in options)]
-    chosen = [each for each in options if not command or each.dest.split(".")[0] == topic]
-    if command and topic is None:
-        chosen = [each for each in options if each.dest.split(".")[0] not in GROUPS or each.dest in HELP]
-        chosen.sort(key=lambda each: order.index(each.dest) if each.dest in HELP else -1)
-    for option in chosen:
-        value, text = option.metavar or option.dest.split(".")[-1].upper(), option.help or ""
-        flags = [flag for flag in option.option_strings if not flag.endswith("+")]
-        default = None if option.default in (None, [], argparse.SUPPRESS) else format_argument(option.default)
-        if option.dest in shorts:
-            flags = [f"--{shorts[option.dest]}"]
-            default = f"{option.dest}:\0{default}" if default else option.dest  # in one line
-        elif default and "default" not in text.lower():
-            default = f"default:\0{default}"
-        else:
-            default = None
-        if command and topic is None and option.dest in HELP:
-            value, text = HELP[option.dest]
-        if option.dest == "help" and groups:
-            text += f" {', '.join(groups)}."
-        elif option.dest == "help":
-            value, text = "", "Show this."
-        left = f"  {', '.join(flags)} {value}"
-        text = f"{text} ({default})" if default else text
-        right = textwrap.wrap(" ".join(text.split()), width - LEFT)
-        if len(left) < LEFT:
-            lines.append(f"{left:<{LEFT}}{right.pop(0) if right else ''}".rstrip())
-        else:
-            lines.append(left)
-        lines += [" " * LEFT + line for line in right]
+    for option in options:
+        lines += columns(*name_and_text(option, shorts.get(option.dest), overview, groups), width)
     if names and topic is None:
         lines += ["", *textwrap.wrap("In brackets: the full name, as settings files have it, and the default.", width)]
     return "\n".join(lines).replace("\0", " ") + "\n"
+
+
+def group_of(option: argparse.Action) -> str:
+    """The first part of an option's name."""
+    return option.dest.split(".")[0]
+
+
+def most_used_first(options: Iterable[argparse.Action]) -> list[argparse.Action]:
+    """The options of the overview: the command's own, and those in HELP in their order."""
+    order = [*HELP]
+    chosen = [each for each in options if group_of(each) not in GROUPS or each.dest in HELP]
+    return sorted(chosen, key=lambda each: order.index(each.dest) if each.dest in HELP else -1)
+
+
+def name_and_text(
+    option: argparse.Action, short: str | None, overview: bool, groups: Sequence[str]
+) -> tuple[str, str]:
+    """The two columns of an option; \\0 stands for a space at which no line breaks.
+
+    Args:
+        option: The option.
+        short: Its short name, if it has one.
+        overview: Whether HELP has the text.
+        groups: Those that the help can be about.
+    """
+    flags = [f"--{short}"] if short else [flag for flag in option.option_strings if not flag.endswith("+")]
+    value, text = option.metavar or option.dest.split(".")[-1].upper(), option.help or ""
+    default = None if option.default in (None, [], argparse.SUPPRESS) else format_argument(option.default)
+    if not short and "default" in text.lower():
+        default = None
+    if overview and option.dest in HELP:
+        value, text = HELP[option.dest]
+    if option.dest == "help":
+        value, text = (value, f"{text} {', '.join(groups)}.") if groups else ("", "Show this.")
+    notes = [option.dest] if short else ["default"] if default else []
+    if notes:
+        text += " ({})".format(":\0".join([*notes, default] if default else notes))
+    return f"{', '.join(flags)} {value}", text
+
+
+def columns(left: str, right: str, width: int) -> list[str]:
+    """The lines of two columns; the left one has a line of its own where it is too long."""
+    lines = textwrap.wrap(" ".join(right.split()), width - LEFT)
+    first = lines.pop(0) if lines and len(left) + 2 < LEFT else ""
+    return [f"  {left:<{LEFT - 2}}{first}".rstrip(), *(" " * LEFT + line for line in lines)]
 
 
 def with_topic(words: list[str]) -> tuple[list[str], str | None]:

@@ -1,7 +1,5 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI with this project's defaults and checkpoints by name."""
 
-import inspect
-import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +7,6 @@ from typing import Any
 
 import lightning
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
@@ -26,12 +23,12 @@ from mnist_mlp.cli.help import GROUPS, with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig, curves_in, label_of
+from mnist_mlp.cli.saved_settings import check_unchanged, settings_file_of, settings_of, update_rule_in
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_folder, check_settings, try_update_rule
 from mnist_mlp.data import MNISTDataModule
-from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.display.drawings import draw_errors
 from mnist_mlp.display.progress import ClosingSummary, EpochBar, EpochLines
 from mnist_mlp.display.result_table import ResultTable
@@ -48,9 +45,6 @@ COMMANDS = {
     "test": "Loss and accuracy of a checkpoint on the test images.",
     "predict": "Classify your own images (--images), or the test images as CSV, with a checkpoint.",
 }
-FIXED = {"model.hidden", "model.activation"}  # settings that a command cannot change from those of its checkpoint
-FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", "optimizer", "lr_scheduler"}
-FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
 PER_BATCH = (CyclicLR, OneCycleLR)  # schedulers that torch's documentation steps after every batch
 PER_CORE = 8  # processes, beyond which a machine runs out of memory before it trains
 TRAINER_DEFAULTS = {
@@ -142,24 +136,15 @@ class CLI(LightningCLI):
         settings, defaults = settings_of(self.checkpoint), Namespace(subcommand=command)
         for key, value in settings.items():
             defaults[f"{command}.{key}"] = value
-        run_settings = Path(path).parent.parent / CONFIG_FILE
-        in_run = command == "fit" and Path(path).parent.name == "checkpoints" and run_settings.is_file()
-        if in_run:
-            args = [command, "--config", str(run_settings), *args[1:]]
+        file = settings_file_of(path) if command == "fit" else None
+        if file:
+            args = [command, "--config", str(file), *args[1:]]
         self.config = parser.parse_args(args, defaults)
-        if in_run:  # read once more, for values before the arguments overruled them
-            saved = yaml.safe_load(run_settings.read_text(encoding="utf-8")) or {}
-            settings |= {key: saved.get(key) for key in ("optimizer", "lr_scheduler")}
         config = self.config[command]
         config.ckpt_path = None  # or Lightning would read its settings too
         if config.data.source == "auto":
             config.data.source = settings["data.source"]
-        for key in sorted(settings.keys() & (FIXED_IN_FIT if command == "fit" else FIXED)):
-            group = isinstance(config[key], Namespace)
-            value = json.loads(json.dumps(config[key].as_dict())) if group else config[key]  # lists for tuples
-            if value != settings[key]:
-                shown = value["class_path"] if group else value
-                raise UserError(f"--{key} {shown} differs from the run in {path}: leave it out")
+        check_unchanged(config, settings | update_rule_in(file), path, command)
 
     def before_instantiate_classes(self) -> None:
         """Check the settings, and fit those that depend on one another."""
@@ -334,15 +319,3 @@ class CLI(LightningCLI):
         if not batches:
             raise UserError("--trainer.limit_predict_batches leaves no image to classify")
         return [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]
-
-
-def settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a checkpoint's network and data, by the name of their option."""
-    model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
-    settings = {f"model.{name}": model[name] for name in inspect.signature(MLPClassifier).parameters}
-    own = inspect.signature(MNISTDataModule).parameters.keys() - {"data_dir", "seed"}
-    settings |= {f"data.{name}": data[name] for name in own}
-    settings |= {"seed_everything": data["seed"], "data.source": data["dataset"]}
-    if mnist_exists(data["data_dir"]):  # else the checkpoint may come from another machine
-        settings["data.data_dir"] = data["data_dir"]
-    return settings

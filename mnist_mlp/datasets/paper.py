@@ -72,10 +72,9 @@ def light_on(brightness: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     size = round(STROKE * max(brightness.shape)) + 1
-    padded = np.pad(brightness, size // 2, mode="edge")  # shade goes on beyond the picture
-    light = ndimage.grey_closing(padded, size)[size // 2 :, size // 2 :][
-        : len(brightness), : brightness.shape[1]
-    ].clip(1)
+    half, (height, width) = size // 2, brightness.shape
+    closed = ndimage.grey_closing(np.pad(brightness, half, mode="edge"), size)  # shade goes on beyond the picture
+    light = closed[half:, half:][:height, :width].clip(1)
     return light * np.median(brightness / light)  # noise, too, was closed
 
 
