@@ -1,6 +1,8 @@
 """The data: MNIST's files, the batches, the split, the stand-in and who chooses between them."""
 
+import bz2
 import gzip
+import lzma
 import shutil
 import socket
 import threading
@@ -248,6 +250,11 @@ def kaggle(name: str) -> str:
     return f"{name}/{name}"
 
 
+def bzip2_or_xz(content: bytes) -> bytes:
+    """Packed by the one if small, as it is slow, else by the other."""
+    return bz2.compress(content) if len(content) < 100_000 else lzma.compress(content, preset=0)
+
+
 @pytest.mark.parametrize(
     ("place", "wrapping"),
     [
@@ -256,6 +263,7 @@ def kaggle(name: str) -> str:
         (lambda name: name.replace("-idx", ".idx"), bytes),
         (lambda name: f"mnist/{name}", lambda content: gzip.compress(gzip.compress(content, 1), 1)),
         (lambda name: kaggle(name), bytes),
+        (lambda name: f"{name}.packed", lambda content: bzip2_or_xz(content)),
     ],
 )
 def test_files_in_other_wrappings_are_read(

@@ -402,6 +402,9 @@ def test_mistaken_options(error: Error) -> None:
     predict = ("predict", "--ckpt_path", "last")
     assert "--images: expected at least one argument" in error(*predict, "--images")
     assert "--trainer.limit_predict_batches" in error(*predict, "--trainer.limit_predict_batches", 0)
+    for value in ("null", "x.png", "{a: 1}"):
+        assert "--images: must be a list of files" in error(*predict, "--config", f"images: {value}")
+    assert "--images element 1: must be of type str" in error(*predict, "--config", "images: [3]")
     assert "--images: fit has no such option" in error("fit", "--images", "own")
     assert "--save_inputs seen: is for your own images" in error(
         "predict", "--ckpt_path", "last", "--save_inputs", "seen"

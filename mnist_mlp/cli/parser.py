@@ -56,9 +56,11 @@ class Parser(LightningArgumentParser):
         """Print the message in terms of the command line, and end with exit code 2."""
         if not self.exit_on_error:  # the parser of an option's class, whose error is part of this one's
             super().error(message, ex)
-        message = re.sub(r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)":', r"--\1:", message)
+        message = re.sub(
+            r'Parser key "(?:(?:fit|validate|test|predict)\.)?([^"]+)"( element \d+)?:', r"--\1\2:", message
+        )
         message = re.sub(r"^(unrecognized arguments|ambiguous option): (\S+).*", self.unknown, message, flags=re.I)
-        message = re.sub(r"^argument (\S+): expected one argument", r"\1: give a value", message)
+        message = re.sub(r"^argument ([^\s/]+)\S*: expected one argument", r"\1: give a value", message)
         fail(reworded(message))
 
     def unknown(self, match: re.Match[str]) -> str:

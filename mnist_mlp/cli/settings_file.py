@@ -71,6 +71,9 @@ def checked(text: str) -> str:
     for group in settings.keys() & set(GROUPS):
         if not isinstance(settings[group], yaml.MappingNode) and settings[group].tag not in (NULL, STRING):
             raise UserError(f"--{group} is a group of options, not {settings[group].value or '[]'}")
+    images = settings.get("images")
+    if images is not None and not isinstance(images, yaml.SequenceNode):  # jsonargparse would go through anything
+        raise UserError("--images: must be a list of files, folders and patterns")
     if all(name in EMPTY and value.tag == NULL for name, value in settings.items()):
         return ""
     return yaml.serialize(node, Dumper=yaml.SafeDumper)

@@ -1,11 +1,15 @@
 """MNIST's files as they come from elsewhere: known by their content, whatever they are wrapped in."""
 
+import bz2
 import hashlib
+import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mnist_mlp.errors import UserError
 
@@ -20,7 +24,11 @@ NAMES = {md5: name for name, (_, md5) in FILES.items()}
 LONGEST = max(size for size, _ in FILES.values()) + 1  # to be read of anything
 PLACES = ("MNIST/raw/*", "MNIST/raw/*/*", "*", "*/*", "*/*/*")  # in a data directory, which may be somebody's home
 LIKE = re.compile(r"(train|t10k)[-_. ]?(images|labels)", re.IGNORECASE)
-GZIP = b"\x1f\x8b"
+WRAPPINGS: dict[bytes, Callable[[], Any]] = {  # by their first bytes
+    b"\x1f\x8b": partial(zlib.decompressobj, 31),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ": lzma.LZMADecompressor,
+}
 
 
 def name_of(content: bytes) -> str | None:
@@ -41,7 +49,7 @@ def is_genuine(path: Path) -> bool:
 
 
 def find_files(data_dir: Path) -> dict[str, bytes]:
-    """The contents of those files of MNIST's that are in a directory, by name: bare, or in gzip or zip archives.
+    """The contents of those files of MNIST's that are in a directory, by name: bare, packed, or in zip archives.
 
     Raises:
         UserError: A file has the very name of one that is not there otherwise, and another content. Says which.
@@ -56,8 +64,8 @@ def find_files(data_dir: Path) -> dict[str, bytes]:
         part, kind = LIKE.findall(place)[-1]
         like = next(name for name in FILES if name.startswith(f"{part}-{kind}".lower()))
         size = FILES[like][0]
-        if content.startswith(GZIP):
-            fault = "a broken gzip archive"
+        if content.startswith(tuple(WRAPPINGS)):
+            fault = "a broken archive"
         elif len(content) == size:
             fault = "of the right size, with another content"
         else:
@@ -87,14 +95,14 @@ def candidates(data_dir: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def unpacked(content: bytes) -> bytes:
-    """A content without its gzip wrappings, or as it is if these are broken."""
-    while content.startswith(GZIP):
-        gzip = zlib.decompressobj(wbits=31)
+    """A content without its wrappings, of gzip, bzip2 or xz, or as it is if these are broken."""
+    while kind := next(filter(content.startswith, WRAPPINGS), None):
+        wrapping = WRAPPINGS[kind]()
         try:
-            inner = gzip.decompress(content, LONGEST)
-        except zlib.error:
+            inner = wrapping.decompress(content, LONGEST)
+        except (zlib.error, lzma.LZMAError, OSError):
             break
-        if not gzip.eof and len(inner) < LONGEST:
+        if not wrapping.eof and len(inner) < LONGEST:
             break
         content = inner
     return content
