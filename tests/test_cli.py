@@ -45,6 +45,11 @@ def test_help_fits_two_screens(command: str, help_of: Help) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_help_in_a_terminal_of_few_columns(help_of: Help, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    assert "--epochs N" in help_of("fit")
+
+
 def test_help_begins_with_the_most_used_options_and_their_full_names(help_of: Help) -> None:
     text = help_of("fit")
     assert re.findall(r"^  --(\w+)", text, re.M)[:5] == ["lr", "loss", "hidden", "schedule", "epochs"]

@@ -14,6 +14,7 @@ import torch
 from conftest import RUNS, SMALL, Error, Run, checkpoint, events, scalars
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LambdaCallback, ThroughputMonitor
+from torch.torch_version import TorchVersion
 
 from mnist_mlp import MLPClassifier, MNISTDataModule
 
@@ -208,6 +209,8 @@ def test_options_that_cannot_work_are_refused(option: str, error: Error) -> None
 
 @pytest.mark.parametrize("option", WORK)
 def test_options_that_work(option: str, run: Run) -> None:
+    if option == "precision=16-true" and TorchVersion(torch.__version__) < "2.5":
+        pytest.skip("this torch has no squared error of float16 on a CPU")
     output, _ = run("fit", *SMALL, *f"--trainer.{option}".split())
     assert f"{WORK[option]} updates" in output
 

@@ -81,7 +81,7 @@ def test_home_in_options(home: Path, run: Run) -> None:
         ("--lr_scheduler CosineAnnealingLR --lr_scheduler.T_max 0", "--lr_scheduler CosineAnnealingLR(T_max=0): "),
         (
             "--lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/loss --lr_scheduler.factor 3",
-            "--lr_scheduler ReduceLROnPlateau(monitor=val/loss, factor=3.0): ",
+            "--lr_scheduler ReduceLROnPlateau(monitor=val/loss, factor=3",
         ),
     ],
 )

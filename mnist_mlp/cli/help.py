@@ -61,7 +61,7 @@ def help_text(
         names: Their short names.
         topic: One of GROUPS, if the help is about its options.
     """
-    width = min(shutil.get_terminal_size().columns, 100)
+    width = min(max(shutil.get_terminal_size().columns, 2 * LEFT), 100)
     shorts = {name: short for short, name in names.items()}
     options, overview = [*options], bool(command) and topic is None
     groups = [group for group in GROUPS if any(group_of(each) == group for each in options)]

@@ -14,6 +14,8 @@ from mnist_mlp.display.drawings import draw_confusion, draw_deformations, draw_d
 from mnist_mlp.gradient import loss_and_gradient
 from mnist_mlp.runtime.blocks import BlockCallback
 
+WHERE = ("data_dir", "source")  # a path fills no cell well, and `dataset` says which data there were
+
 
 class HyperparametersTable(BlockCallback):
     """Lists the run in TensorBoard's HParams tab beside its validation loss and accuracy.
@@ -26,7 +28,7 @@ class HyperparametersTable(BlockCallback):
         values = {
             name: value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
             for name, value in {**data, **pl_module.hparams}.items()
-            if not name.startswith("_")  # LightningCLI adds the function that created the object
+            if name not in WHERE and not name.startswith("_")  # LightningCLI adds the function that created the object
         }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
