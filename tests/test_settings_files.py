@@ -108,7 +108,7 @@ def test_a_setting_of_a_wrong_kind(printed: Printed, full: bool, capsys: pytest.
         ("model: &m {lr: *m}", "--config settings.yaml: "),
         ("model: {on: 1}", "line 1: the name of an option must be a word, not on"),
         ("epochs: 3", "--epochs is no option of this command"),
-        ("optimizer: {class_path: SGD, init_args: {lr: x}}", "--optimizer.lr: must be one of float, Tensor, not 'x'"),
+        ("optimizer: {class_path: SGD, init_args: {lr: x}}", "--optimizer.lr: must be "),
         (
             "lr_scheduler: {class_path: ExponentialLR, init_args: {gamma: x}}",
             "--lr_scheduler.gamma: must be of type",
