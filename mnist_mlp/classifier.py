@@ -206,7 +206,9 @@ class Classifier(LightningModule):
         checkpoint = torch.load(checkpoint_path, map_location, weights_only=True)
         model = instantiate(cls, checkpoint["hyper_parameters"], **settings)
         for name, value in checkpoint["hyper_parameters"].items():
-            if not settings and model.hparams.get(name, value) != value:  # others may follow from new settings
+            if (
+                not settings and name in model.hparams and model.hparams[name] != value
+            ):  # others may follow from new settings
                 raise UserError(f"{cls.__name__} does not take `{name}` on: give it as an argument")
         model.configure_model()
         model.on_load_checkpoint(checkpoint)

@@ -190,7 +190,7 @@ class CLI(LightningCLI):
         if self.subcommand in ("validate", "test"):
             assert self.checkpoint is not None
             curves = curves_in(Path(self.checkpoint_path or "").parent.parent)
-            step = max(0, self.checkpoint["global_step"] - 1)
+            step = max(0, self.checkpoint.get("global_step", 0) - 1)
             callbacks = [*callbacks, ResultTable(self.result_files(config.json), curves, step)]
         if self.subcommand == "fit":
             callbacks = [*callbacks, *([TensorBoardImages()] if config.pictures else [])]
@@ -222,20 +222,16 @@ class CLI(LightningCLI):
             devices, nodes = self.trainer.num_devices, self.trainer.num_nodes
             command = f"{self.subcommand} --trainer.devices {devices} --trainer.num_nodes {nodes}"
             self.step.check(command, devices, nodes)
-        path = f"--ckpt_path {self.checkpoint_path}"
         if self.subcommand == "predict" and self.trainer.world_size > 1:
             raise UserError(f"--trainer.devices is {self.trainer.world_size}: predict runs in one process")
         if self.checkpoint is None:
             return
-        try:
-            self.model.load_state_dict(self.checkpoint["state_dict"])
-        except RuntimeError:
-            raise UserError(f"{path}: its parameters are not of the network it names") from None
+        self.model.load_state_dict(self.checkpoint["state_dict"])
         if self.subcommand == "fit":
             try:
                 check_state_of_training(self.checkpoint, self.trainer, self.model)
             except UserError as error:
-                raise UserError(f"{path}: {error}") from None
+                raise UserError(f"--ckpt_path {self.checkpoint_path}: {error}") from None
         if self.trainer.is_global_zero:
             print("checkpoint:", self.checkpoint_path, file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 import atexit
 import inspect
+import math
 import pickle
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from mnist_mlp.arguments import check_arguments
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.errors import UserError
+from mnist_mlp.network import MLP
 
 LOGS = "lightning_logs"  # the folder of the runs
 SETTINGS = {  # of a checkpoint: the settings that every command needs
@@ -118,11 +120,22 @@ def check_settings(checkpoint: dict[str, Any]) -> None:
         (MNISTDataModule, {"source": data["dataset"]}),
     ):
         check_arguments(owner, settings)
+    for name, value in (data | checkpoint["hyper_parameters"]).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} is {value}: it must be a number")
+    step = checkpoint.get("global_step", 0)
+    if not isinstance(step, int):
+        raise UserError(f"global_step is of type {type(step).__name__}, not int")
     for name, value in checkpoint["state_dict"].items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise UserError(f"state_dict.{name} is no tensor of floating-point numbers")
         if not value.isfinite().all():
             raise UserError(f"state_dict.{name} has infinite or NaN parameters: the run had diverged")
+    with torch.device("meta"):  # without memory
+        net = MLP(checkpoint["hyper_parameters"]["hidden"], checkpoint["hyper_parameters"]["activation"])
+    shapes = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
+    if shapes != {name: value.shape for name, value in checkpoint["state_dict"].items()}:
+        raise UserError("its parameters are not of the network it names")
 
 
 def holds(checkpoint: Any, needed: Mapping[str, Collection[str]]) -> bool:
