@@ -15,6 +15,7 @@ from conftest import RUNS, SMALL, Error, Run
 from mnist_mlp.cli.main import main
 
 MISSING = "missing"
+MODEL_CHECKPOINT = "ModelCheckpoint{"  # and its settings
 NAMED = "error: --ckpt_path changed.ckpt: "
 WRONG = (None, "x", 3, -1.5, float("nan"), True, [], {}, (1, "y"), torch.zeros(3, 2), MISSING)
 PLATEAU = ("--model.schedule", "plateau")
@@ -106,6 +107,16 @@ def test_a_part_of_a_wrong_kind(
         ),
         (("optimizer_states",), None, "optimizer_states is of type NoneType, not list"),
         (("optimizer_states", 0), "adam", "optimizer_states.0 is of type str, not dict"),
+        (
+            ("callbacks", MODEL_CHECKPOINT, "best_model_score"),
+            MISSING,
+            "callbacks.ModelCheckpoint does not load (KeyError: 'best_model_score')",
+        ),
+        (
+            ("callbacks", MODEL_CHECKPOINT, "best_model_score"),
+            torch.zeros(3, 2),
+            "callbacks.ModelCheckpoint.best_model_score is of shape (3, 2), not ()",
+        ),
         (("callbacks", "LossLog"), 5, "callbacks.LossLog is of type int, not dict"),
         (("pytorch-lightning_version",), MISSING, "Lightning cannot read it (KeyError"),
         (("pytorch-lightning_version",), 2, "Lightning cannot read it ("),
@@ -118,7 +129,8 @@ def test_a_part_of_a_wrong_kind(
 def test_the_part_is_named(way: tuple, value: object, part: str, run: Run, error: Error) -> None:
     run("fit", *SMALL, "--model.hidden", "[5]", "--trainer.max_steps", 1)
     checkpoint = torch.load(RUNS / "version_0/checkpoints/last.ckpt", weights_only=True)
-    torch.save(changed(checkpoint, way, value), "changed.ckpt")
+    names = {MODEL_CHECKPOINT: next(name for name in checkpoint["callbacks"] if name.startswith(MODEL_CHECKPOINT))}
+    torch.save(changed(checkpoint, tuple(names.get(name, name) for name in way), value), "changed.ckpt")
     assert f"--ckpt_path changed.ckpt: {part}" in error("fit", "--ckpt_path", "changed.ckpt")
 
 

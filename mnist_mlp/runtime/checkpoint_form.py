@@ -49,6 +49,8 @@ def check_state_of_training(checkpoint: dict[str, Any], trainer: Trainer, model:
             if isinstance(callback, ModelCheckpoint):
                 models = {"best_k_models": numbers_in(checkpoint["callbacks"][key].get("best_k_models"))}
                 check_kind(models, checkpoint["callbacks"][key], name)
+                here = checkpoint["callbacks"][key] | {"dirpath": callback.dirpath}  # elsewhere it reads half of it
+                check_loads(deepcopy(callback).load_state_dict, here, name)
 
     optimizers, schedulers = model.configure_optimizers()
     take_a_step(model, optimizers)
@@ -78,8 +80,9 @@ def check_kind(fresh: Any, value: Any, name: str = "") -> None:
         kinds = (int, float, Tensor)
     if not isinstance(value, kinds) or isinstance(value, bool) > isinstance(fresh, bool | None):
         raise UserError(f"{name} is of type {type(value).__name__}, not {type(fresh).__name__}")
-    if isinstance(fresh, Tensor) and fresh.shape != value.shape:
-        raise UserError(f"{name} is of shape {tuple(value.shape)}, not {tuple(fresh.shape)}")
+    shape = fresh.shape if isinstance(fresh, Tensor) else torch.Size()  # in place of a number
+    if isinstance(value, Tensor) and value.shape != shape:
+        raise UserError(f"{name} is of shape {tuple(value.shape)}, not {tuple(shape)}")
     if isinstance(fresh, dict):
         for key in fresh.keys() & value.keys():
             check_kind(fresh[key], value[key], f"{name}.{key}".lstrip("."))
