@@ -137,7 +137,7 @@ class ClosingSummary(BlockCallback):
         lines = [("data set", data.description), ("training", training)]
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         lines += [("step size", self.plateaus(rule)) for rule in schedulers if isinstance(rule, Plateau)]
-        if "val/loss" in metrics:
+        if metrics.keys() >= {"val/loss", "val/accuracy"}:
             text = f"loss {metrics['val/loss'].item():.4f}, accuracy {metrics['val/accuracy'].item():.2%}"
             best = getattr(trainer.checkpoint_callback, "best_model_score", None)
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))

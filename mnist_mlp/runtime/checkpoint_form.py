@@ -3,6 +3,7 @@
 Lightning takes most values as they come, and fails over a wrong one when files have been made, or amid the run.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -47,10 +48,7 @@ def check_state_of_training(checkpoint: dict[str, Any], trainer: Trainer, model:
         if key in checkpoint["callbacks"]:
             check_part(callback, checkpoint["callbacks"][key], name)
             if isinstance(callback, ModelCheckpoint):
-                models = {"best_k_models": numbers_in(checkpoint["callbacks"][key].get("best_k_models"))}
-                check_kind(models, checkpoint["callbacks"][key], name)
-                here = checkpoint["callbacks"][key] | {"dirpath": callback.dirpath}  # elsewhere it reads half of it
-                check_loads(deepcopy(callback).load_state_dict, here, name)
+                check_model_checkpoint(callback, checkpoint["callbacks"][key], name)
 
     optimizers, schedulers = model.configure_optimizers()
     take_a_step(model, optimizers)
@@ -63,6 +61,9 @@ def check_state_of_training(checkpoint: dict[str, Any], trainer: Trainer, model:
             raise UserError("another --optimizer or --lr_scheduler trained it: give the same")
         for i, (part, state) in enumerate(zip(parts, states, strict=True)):
             check_part(part, state, f"{name}.{i}")
+            for j, group in enumerate(state.get("param_groups", [])):
+                if group["lr"] < 0:
+                    raise UserError(f"{name}.{i}.param_groups.{j}.lr is {group['lr']}, which is negative")
 
 
 def check_kind(fresh: Any, value: Any, name: str = "") -> None:
@@ -80,6 +81,8 @@ def check_kind(fresh: Any, value: Any, name: str = "") -> None:
         kinds = (int, float, Tensor)
     if not isinstance(value, kinds) or isinstance(value, bool) > isinstance(fresh, bool | None):
         raise UserError(f"{name} is of type {type(value).__name__}, not {type(fresh).__name__}")
+    if isinstance(value, float) and math.isnan(value) and isinstance(fresh, float) and not math.isnan(fresh):
+        raise UserError(f"{name} is NaN")
     shape = fresh.shape if isinstance(fresh, Tensor) else torch.Size()  # in place of a number
     if isinstance(value, Tensor) and value.shape != shape:
         raise UserError(f"{name} is of shape {tuple(value.shape)}, not {tuple(shape)}")
@@ -101,6 +104,19 @@ def check_part(part: Any, state: Any, name: str) -> None:
     check_loads(part.load_state_dict, state, name)
 
 
+def check_model_checkpoint(callback: ModelCheckpoint, state: Any, name: str) -> None:
+    """Check the state of a ModelCheckpoint in full, which reads half of one from another folder.
+
+    Raises:
+        UserError: It does not load, or its worst checkpoint is none of those it keeps.
+    """
+    check_kind({"best_k_models": numbers_in(state.get("best_k_models"))}, state, name)
+    check_loads(deepcopy(callback).load_state_dict, state | {"dirpath": callback.dirpath}, name)
+    kept = state["best_k_models"]
+    if len(kept) == callback.save_top_k and state["kth_best_model_path"] not in kept:
+        raise UserError(f"{name}.kth_best_model_path is none of best_k_models")
+
+
 def check_loads(load: Callable[[Any], Any], state: Any, name: str) -> None:
     """Load a copy of a state.
 
@@ -116,8 +132,8 @@ def check_loads(load: Callable[[Any], Any], state: Any, name: str) -> None:
 
 
 def numbers_in(value: Any) -> dict[str, float]:
-    """The names in a dictionary, each with a number."""
-    return dict.fromkeys(value, 0.0) if isinstance(value, dict) else {}
+    """The names in a dictionary, each with a number, which may be NaN."""
+    return dict.fromkeys(value, math.nan) if isinstance(value, dict) else {}
 
 
 def names_of(state: dict[str, Any]) -> set[str]:
