@@ -42,7 +42,7 @@ WORDS: tuple[tuple[str, Words], ...] = (  # of jsonargparse, in one line, and ho
     (r"Not of type \w+: (float|int)\(\) argument must be .*, not '(\w+)'", r"must be of type \1, not \2"),
     (r"- Expected a path but (.+?) either not accessible or invalid.*", r"there is no class or file \1"),
     (r"Expected a typing.Literal\[(.+)\]. Got value: ?(.*)", r"must be one of \1, not '\2'"),
-    (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a list such as [500] or [0.1,1], not '\1'"),
+    (r"Expected a <class '[\w.]*Sequence'>. Got value: ?(.*)", r"must be a number or several, as 1,2,3, not '\1'"),
     (r"Expected a <class '(?:\w+\.)*(\w+)'>\. Got value: ?(.*)", r"must be of type \1, not '\2'"),
     (r"Group '(\w+)' does not accept option '([\w.]+)'.*", r"this command does not use \1.\2: leave it out"),
     (r"Not of type \w+: could not convert string to float: (.*)", r"must be a float, not \1"),

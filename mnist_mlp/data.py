@@ -95,7 +95,7 @@ class MNISTDataModule(LightningDataModule):
 
         A UserError says which file is broken, why `data_dir` cannot be written, or that MNIST cannot be downloaded.
         """
-        if self.hparams.source != "digits":
+        if self.hparams.source != "digits" and self.dataset is None:  # not yet found, or known to be missing
             try:
                 fetch_mnist(self.hparams.data_dir)
             except NotFoundError:

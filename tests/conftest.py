@@ -18,6 +18,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from torch.torch_version import TorchVersion
@@ -26,6 +27,8 @@ from torchvision.datasets import MNIST
 import mnist_mlp.data
 from mnist_mlp.cli.main import main
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.datasets.mnist_form import mnist_form
+from mnist_mlp.datasets.paper import read_ink
 from mnist_mlp.schedules import PER_UPDATE
 
 # Tests run beside one another, and threads that wait for one another's cores cost more than they bring.
@@ -204,6 +207,12 @@ def error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return lines[0]
 
     return command
+
+
+def to_mnist(image: Image.Image) -> Tensor | None:
+    """All ink of an image in MNIST's form, (28, 28) uint8, white on black; None if there is none."""
+    ink = read_ink(image)
+    return None if ink is None else mnist_form(ink)
 
 
 def pairs(first: Sequence[str], second: Sequence[str], third: Sequence[str]) -> list[tuple[str, str, str]]:

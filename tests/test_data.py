@@ -291,6 +291,18 @@ def test_a_zip_archive_is_read(archives: Path, tmp_path: Path) -> None:
     assert mnist_exists(tmp_path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_broken_zip_archive_is_named(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("train-images-idx3-ubyte", bytes(range(256)) * 100)
+    content = path.read_bytes()
+    for start in range(50, 200, 10):
+        path.write_bytes(content[:start] + b"\xff\x00\xff\x55" + content[start + 4 :])
+        with pytest.raises(UserError, match=r"archive\.zip"):
+            fetch_mnist(tmp_path)
+
+
 def test_a_folder_without_the_file_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").mkdir(parents=True)
     with pytest.raises(NotFoundError, match="no mirror"):

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import RUNS, SMALL, Error, Run
+from conftest import RUNS, SMALL, Error, Run, to_mnist
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from mnist_mlp import MLPClassifier, normalised
 from mnist_mlp.cli.draw import page_with
 from mnist_mlp.cli.main import main
 from mnist_mlp.datasets.mnist_form import SIDE
-from mnist_mlp.datasets.own_images import to_mnist
 from mnist_mlp.datasets.paper import LONGEST
 
 Point = tuple[float, float]  # between the left (0) and the right (1), and the top and the bottom

@@ -120,7 +120,7 @@ def test_command_prints_and_writes(run: Run) -> None:
         rows = {float(row["gamma"]): row for row in csv.DictReader(file)}
     assert rows[gamma_0]["verdict"] == "works"
     assert rows[10 * gamma_0]["verdict"] == "diverges"
-    assert int(rows[10 * gamma_0]["diverged at update"]) <= 50
+    assert int(rows[10 * gamma_0]["at update"]) <= 50
     assert len(rows) == 6  # with the one between
     assert {"loss after 10", "loss after 50", "loss after 100"} < rows[gamma_0].keys()
     assert (STUDIES / "find_lr_0" / "find_lr.png").read_bytes().startswith(b"\x89PNG")

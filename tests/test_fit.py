@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
+from mnist_mlp.cli.main import main
 from mnist_mlp.runtime.blocks import Block
 from mnist_mlp.runtime.fast_training import FastClassifier
 from mnist_mlp.runtime.graphed_update import GraphedUpdate
@@ -298,6 +299,28 @@ def test_evaluation_uses_the_checkpoints_own_network_split_and_loss(run: Run) ->
     result = json.loads((RUNS / "version_0/validate_best.json").read_text())
     assert (result["loss"], result["accuracy"]) == pytest.approx((loss, accuracy))
     assert (result["data"], result["images"], result["errors"]) == ("digits", 2000, round(2000 * (1 - accuracy)))
+
+
+def test_an_evaluation_writes_only_into_the_folder_of_a_run(run: Run) -> None:
+    run("fit", *SMALL, "--trainer.max_steps", 50)
+    (RUNS / "version_0").rename("another")
+    Path("another/checkpoints/last.ckpt").rename("another/last.ckpt")
+    before = {path: path.stat().st_size for path in Path().rglob("*")}
+    run("test", "--ckpt_path", "another/last.ckpt")
+    assert {path: path.stat().st_size for path in Path().rglob("*")} == before
+
+
+def test_a_message_does_not_stand_behind_the_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        main(["fit", *map(str, SMALL), "--lr", "1e9", "--pictures", "false"])
+    output, messages = capsys.readouterr()
+    assert "epoch 1 of 2:" in output
+    assert re.search(r"\r *\r$", output)  # the bar is wiped off
+    assert messages.startswith("error: diverged")
 
 
 def test_the_result_as_a_file(run: Run, error: Error) -> None:

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL, Error, Run
+from conftest import ROOT, SMALL, Error, Run, to_mnist
 from handwriting import cases
 from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from mnist_mlp import MLPClassifier
 from mnist_mlp.data import MEAN, STD
 from mnist_mlp.datasets.mnist import fetch_mnist, read_mnist
-from mnist_mlp.datasets.own_images import Sign, find_images, read_image, read_signs, save_images, to_mnist
+from mnist_mlp.datasets.own_images import Sign, find_images, read_image, read_signs, save_images
 from mnist_mlp.errors import UserError
 
 Colour = tuple[int, ...]
@@ -247,7 +247,7 @@ def test_several_digits_from_left_to_right(tmp_path: Path) -> None:
 def test_all_pages(name: str, tmp_path: Path) -> None:
     blank, *pages = [Image.new("RGB", (300, 320), "white"), draw(1), draw(3)]
     blank.save(tmp_path / name, save_all=True, append_images=pages)
-    with pytest.warns(UserWarning, match=r"page 1 is blank"):
+    with pytest.warns(UserWarning, match=r"no digit found on page 1"):
         signs = read_signs(tmp_path / name)
     assert [sign.page for sign in signs] == [2, 3]
     assert all(difference(sign.image, to_mnist(page)) < 0.02 for sign, page in zip(signs, pages, strict=True))
@@ -257,7 +257,7 @@ def test_all_pages(name: str, tmp_path: Path) -> None:
 def test_noise_is_blank(noise: float, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).normal(200, noise, (200, 200)).clip(0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="blank"):
+    with pytest.raises(UserError, match="no digit found"):
         read_image(tmp_path / "a.png")
 
 
@@ -300,7 +300,7 @@ def rows() -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "words", [("own",), ("own/*.png",), ("own/[0-3].png",), tuple(f"own/{digit}.png" for digit in range(4))]
+    "words", [("own",), ("ow*",), ("own/*.png",), ("own/[0-3].png",), tuple(f"own/{digit}.png" for digit in range(4))]
 )
 @pytest.mark.usefixtures("trained")
 def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
@@ -388,7 +388,7 @@ def test_what_cannot_be_used_stops_no_other(capsys: pytest.CaptureFixture[str], 
     for name, reason in (
         ("4", "truncated"),
         ("5", "not an image"),
-        ("6", "blank"),
+        ("6", "no digit found"),
         ("7", "more than 89,478,485 pixels"),
     ):
         assert sum(f"own/{name}.png" in line and reason in line for line in errors) == 1
@@ -406,6 +406,10 @@ def test_mistaken_options(error: Error) -> None:
         assert "--images: must be a list of files" in error(*predict, "--config", f"images: {value}")
     assert "--images element 1: must be of type str" in error(*predict, "--config", "images: [3]")
     assert "--images: fit has no such option" in error("fit", "--images", "own")
+    assert "--save_inputs own: holds the images themselves" in error(
+        *predict, "--images", "own", "--save_inputs", "own"
+    )
+    assert "--csv own: is a folder" in error(*predict, "--images", "own", "--csv", "own")
     assert "--save_inputs seen: is for your own images" in error(
         "predict", "--ckpt_path", "last", "--save_inputs", "seen"
     )

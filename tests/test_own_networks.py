@@ -328,7 +328,7 @@ def test_accumulation_is_refused_with_its_replacement() -> None:
         ({"lr": None}, "lr: must be 0.1 or the like, not None"),
         ({"activation": "tanh"}, "activation: must be one of 'softplus', 'relu', not 'tanh'"),
         ({"loss": "nll"}, "loss: must be one of 'mse', 'squared', 'cross_entropy', not 'nll'"),
-        ({"hidden": 100}, r"hidden: must be a list such as \[500\] or \[0.1,1\], not '100'"),
+        ({"hidden": 100}, r"hidden: must be a number or several, as 1,2,3, not '100'"),
         ({"hidden": (5, -1)}, "hidden: must be >0, not -1"),
         ({"hidden": (2.5,)}, "hidden: must be an int, not 2.5"),
         ({"patience": 0}, "patience: must be >0, not 0"),

@@ -28,6 +28,7 @@ CONSTANTS = {  # of the steps from a drawing to the network's input, which the p
     "MEAN": MEAN,
     "STD": STD,
 }
+IN_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")  # of those that Python's `webbrowser` finds
 
 
 def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs: str = LOGS) -> None:
@@ -46,7 +47,7 @@ def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs
         OSError: The file cannot be written.
     """
     path = Path(logs, "draw.html") if to is None else Path(to)
-    if path.suffix not in (".html", ".htm"):
+    if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--to {to}: give a name that ends in .html")
     checkpoint = find_checkpoint(ckpt_path, Path(logs))
     dataset = load_checkpoint(checkpoint)["datamodule_hyper_parameters"]["dataset"]
@@ -54,8 +55,8 @@ def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     print(f"{'checkpoint':<11} {checkpoint}\n{'written':<11} {path}, {len(text) / 1e6:.1f} MB")
-    if open and open_in_browser(path):
-        print(f"{'opened':<11} in the browser")
+    if open:
+        print(f"{'opened':<11} in the browser" if open_in_browser(path) else f"{'next':<11} open it in a browser")
 
 
 def page_with(model: MLPClassifier, dataset: str) -> str:
@@ -103,7 +104,7 @@ def open_in_browser(path: Path) -> bool:
     """Open a file in the browser. Return whether there is one, and it is none that would run in this terminal."""
     try:
         browser = webbrowser.get()
-        in_terminal = type(browser) is webbrowser.GenericBrowser and "BROWSER" not in os.environ
+        in_terminal = getattr(browser, "name", "") in IN_TERMINAL and "BROWSER" not in os.environ
         return not in_terminal and browser.open(path.resolve().as_uri())
     except (webbrowser.Error, OSError):
         return False

@@ -41,14 +41,14 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
         UserError: There is no such checkpoint, the name has another ending, or torch is too old or ONNX not there.
     """
     path = Path(to)
-    if path.suffix not in (".onnx", ".pt2") or not path.parent.is_dir():
+    if path.suffix.lower() not in (".onnx", ".pt2") or not path.parent.is_dir():
         raise UserError(f"--to {to}: give a name that ends in .onnx or .pt2, in a folder")
-    if path.suffix == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+    if path.suffix.lower() == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise UserError(f"--to {to}: needs onnx and onnxscript: pip install 'mnist_mlp[export]', or give a .pt2")
-    checkpoint = find_checkpoint(ckpt_path, Path(logs))
-    load_checkpoint(checkpoint)  # says if it is none
     if TorchVersion(torch.__version__) < "2.7":
         raise UserError(f"--to {to}: needs torch 2.7 or later, not {torch.__version__}")
+    checkpoint = find_checkpoint(ckpt_path, Path(logs))
+    load_checkpoint(checkpoint)  # says if it is none
     write_program(MLPClassifier.load_from_checkpoint(checkpoint), path)
     print(f"{'checkpoint':<11} {checkpoint}\n{'written':<11} {path}")
 
@@ -58,7 +58,7 @@ def write_program(model: Classifier, path: Path) -> None:
     images = torch.zeros(2, 28, 28, dtype=torch.uint8)  # of one, torch would conclude that there is always one
     shapes = {"images": {0: torch.export.Dim("number", min=1)}}
     program = ImageClassifier(model).eval()
-    if path.suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         torch.export.save(torch.export.export(program, (images,), dynamic_shapes=shapes, strict=False), path)
     else:
         torch.onnx.export(

@@ -30,7 +30,7 @@ HELP: dict[str, tuple[str, str]] = {  # of the options that `--help` shows besid
     "lr_scheduler": ("NAME", "A torch scheduler: StepLR, with --lr_scheduler.step_size."),
     "ckpt_path": ("PATH", "A path, a URL, or best or last of the newest run."),
     "pictures": ("BOOL", "Draw pictures into TensorBoard after epochs 2, 4, 8, ..."),
-    "config": ("FILE", "YAML file of settings, or a recipe such as fast."),
+    "config": ("FILE", "YAML file of settings; for fit, or a recipe such as fast."),
     "print_config": ("", "Print all settings, as such a file, and exit."),
     "help": ("[GROUP]", "Show this, or all options of a group:"),
 }
@@ -61,7 +61,7 @@ def help_text(
         names: Their short names.
         topic: One of GROUPS, if the help is about its options.
     """
-    width = min(max(shutil.get_terminal_size().columns, 2 * LEFT), 100)
+    width = text_width()
     shorts = {name: short for short, name in names.items()}
     options, overview = [*options], bool(command) and topic is None
     groups = [group for group in GROUPS if any(group_of(each) == group for each in options)]
@@ -78,6 +78,11 @@ def help_text(
     if names and topic is None:
         lines += ["", *textwrap.wrap("In brackets: the full name, as settings files have it, and the default.", width)]
     return "\n".join(lines).replace("\0", " ") + "\n"
+
+
+def text_width() -> int:
+    """Columns for a text on this terminal."""
+    return min(max(shutil.get_terminal_size().columns, 2 * LEFT), 100)
 
 
 def group_of(option: argparse.Action) -> str:
@@ -108,6 +113,8 @@ def name_and_text(
     default = None if option.default in (None, [], argparse.SUPPRESS) else format_argument(option.default)
     if not short and "default" in text.lower():
         default = None
+    if option.nargs == 0:
+        value = ""
     if overview and option.dest in HELP:
         value, text = HELP[option.dest]
     if option.dest == "help":

@@ -22,7 +22,7 @@ from mnist_mlp.cli.failures import culprit, describe, in_training
 from mnist_mlp.cli.help import GROUPS, with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
-from mnist_mlp.cli.run_folder import CONFIG_FILE, RunFolder, RunLogger, SaveConfig, curves_in, label_of
+from mnist_mlp.cli.run_folder import RunFolder, RunLogger, SaveConfig, curves_in, label_of, run_of
 from mnist_mlp.cli.saved_settings import check_unchanged, settings_file_of, settings_of, update_rule_in
 from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
@@ -40,7 +40,7 @@ from mnist_mlp.runtime.fast_training import FastClassifier, FastDataModule
 from mnist_mlp.runtime.last_checkpoint import AtomicCheckpointIO, LastCheckpoint
 
 COMMANDS = {
-    "fit": "Train; without arguments exactly the notebook's run, with 5,000 images held out for validation.",
+    "fit": "Train; by default as the notebook does, with 5,000 images held out.",
     "validate": "Loss and accuracy of a checkpoint on the validation images.",
     "test": "Loss and accuracy of a checkpoint on the test images.",
     "predict": "Classify your own images (--images), or the test images as CSV, with a checkpoint.",
@@ -186,10 +186,12 @@ class CLI(LightningCLI):
             kwargs["logger"] = False  # until `before_fit`, when nothing can be refused any more
         if config.trainer.enable_progress_bar is None and not any(isinstance(each, ProgressBar) for each in callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty() and self.subcommand != "predict"
-            callbacks = [*callbacks, EpochLines(), *([EpochBar()] if kwargs["enable_progress_bar"] else [])]
+            callbacks = [*callbacks, *([EpochBar()] if kwargs["enable_progress_bar"] else [])]
+        callbacks = [*callbacks, EpochLines()]
         if self.subcommand in ("validate", "test"):
             assert self.checkpoint is not None
-            curves = curves_in(Path(self.checkpoint_path or "").parent.parent)
+            folder = run_of(self.checkpoint_path)
+            curves = curves_in(folder) if folder else None
             step = max(0, self.checkpoint.get("global_step", 0) - 1)
             callbacks = [*callbacks, ResultTable(self.result_files(config.json), curves, step)]
         if self.subcommand == "fit":
@@ -205,9 +207,9 @@ class CLI(LightningCLI):
 
     def result_files(self, asked_for: str | None) -> list[Path]:
         """Where the result of an evaluation is kept: in the folder of the run, if there is one, and by `--json`."""
-        checkpoint = Path(self.checkpoint_path or "")
-        folder = checkpoint.parent.parent
-        files = [folder / f"{self.subcommand}_{checkpoint.stem}.json"] if (folder / CONFIG_FILE).is_file() else []
+        checkpoint, files = self.checkpoint_path or "", []
+        if settings := settings_file_of(checkpoint):
+            files.append(settings.with_name(f"{self.subcommand}_{Path(checkpoint).stem}.json"))
         if asked_for is not None:
             check_folder("--json", asked_for)
             files.append(Path(asked_for))
@@ -233,7 +235,8 @@ class CLI(LightningCLI):
             except UserError as error:
                 raise UserError(f"--ckpt_path {self.checkpoint_path}: {error}") from None
         if self.trainer.is_global_zero:
-            print("checkpoint:", self.checkpoint_path, file=sys.stderr)
+            data = self.checkpoint["datamodule_hyper_parameters"]["dataset"]
+            print(f"checkpoint: {self.checkpoint_path}, trained on {data}", file=sys.stderr)
 
     @staticmethod
     def configure_optimizers(
@@ -252,9 +255,9 @@ class CLI(LightningCLI):
         trainer = self.config_init.fit.trainer
         if not isinstance(trainer.logger, bool | None) or self.trainer.fast_dev_run:
             return
-        logs, folder = Path(trainer.default_root_dir or "") / LOGS, Path(self.checkpoint_path or "").parent.parent
+        logs, folder = Path(trainer.default_root_dir or "") / LOGS, run_of(self.checkpoint_path)
         version = step = None
-        if self.checkpoint and folder.parent.resolve() == logs.resolve():
+        if self.checkpoint and folder and folder.parent.resolve() == logs.resolve():
             version, step = folder.name, self.checkpoint["global_step"]
         if trainer.logger is False:
             self.trainer.logger = RunFolder(logs, version)
@@ -286,13 +289,15 @@ class CLI(LightningCLI):
                 raise UserError(f"--errors {picture}: needs --trainer.devices 1")
         self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if picture is not None:
+            if self.trainer.limit_test_batches == 0:
+                raise UserError("--trainer.limit_test_batches 0 leaves no image to draw")
             self.trainer.limit_predict_batches = self.trainer.limit_test_batches
             labels, scores = self.predictions(ckpt_path)
             wrong = (scores.argmax(dim=1) != labels).nonzero().flatten()
             images = datamodule.test_set[0].cpu()[wrong]
             title = f"{len(wrong):,} of {len(labels):,} test images are classified wrong"
             draw_errors(images, labels[wrong], scores[wrong], wrong, title).savefig(picture, dpi=120)
-            print(f"{'errors':<11} {picture}")
+            print(f"{'written':<11} {picture}")
 
     def predict(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
         """Classify the images of `--images`, or the test images; raise a UserError if not all can be used."""

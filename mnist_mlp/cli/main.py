@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mnist_mlp.cli.failures import describe, unforeseen
+from mnist_mlp.cli.help import columns, text_width
 from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
 from mnist_mlp.cli.parser import fail
 from mnist_mlp.cli.short_names import nearest
@@ -73,7 +74,7 @@ def run(args: list[str]) -> None:
         CLI(args)
     elif command in STUDIES:
         run_study(command, args[1:])
-    elif command not in ("-h", "--help"):
+    elif command not in ("-h", "--help", "help"):
         meant = nearest(command, [*COMMANDS, *STUDIES])
         advice = f"did you mean {meant}?" if meant else f"choose one of {names}"
         raise UserError(f"unknown command {command}: {advice}")
@@ -82,7 +83,7 @@ def run(args: list[str]) -> None:
         print("A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n")
         docstrings = {name: str(inspect.getdoc(function)).split("\n")[0] for name, function in STUDIES.items()}
         for name, text in (COMMANDS | docstrings).items():
-            print(f"  {name:<20} {text}")
+            print(*columns(name, text, text_width()), sep="\n")
         print("\npython -m mnist_mlp COMMAND --help explains the options.")
         if not args:
             raise UserError(f"give a command: {names}")

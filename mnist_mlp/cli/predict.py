@@ -32,14 +32,18 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
         names: Files, folders and patterns.
         csv: File for the table; its folder is made.
         inputs: Folder for the images as the network sees them.
-        strict: What is not sure is an error.
+        strict: Whether a digit that is not sure is an error.
 
     Raises:
-        UserError: Some images cannot be used; the others have been classified.
+        UserError: A folder cannot be used; or some images, while the others have been classified.
         NotSureError: Some digits are not sure, and `strict` asks for it.
         OSError: A file cannot be written.
     """
+    if csv.is_dir():
+        raise UserError(f"--csv {csv}: is a folder")
     found = find_images(names)
+    if inputs is not None and inputs.resolve() in {path.parent.resolve() for path in found}:
+        raise UserError(f"--save_inputs {inputs}: holds the images themselves: give another folder")
     signs = read_images(found)
     if not signs:
         raise UserError("--images: no image could be read")

@@ -125,6 +125,12 @@ def folder_of(trainer: Trainer) -> Path | None:
     return None
 
 
+def run_of(checkpoint: str | None) -> Path | None:
+    """The folder of the run that saved a checkpoint, if the checkpoint lies in one."""
+    folder = Path(checkpoint or "").parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
 def curves_in(folder: Path) -> Path | None:
     """The folder of curves within that of a run, if it has some."""
     return next((file.parent for file in folder.glob("*/events.out.tfevents.*")), None)

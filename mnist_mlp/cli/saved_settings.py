@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import Namespace
 
 from mnist_mlp.classifier import MLPClassifier
-from mnist_mlp.cli.run_folder import CONFIG_FILE
+from mnist_mlp.cli.run_folder import CONFIG_FILE, run_of
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.errors import UserError
@@ -33,9 +33,8 @@ def settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def settings_file_of(path: str) -> Path | None:
     """The file with all settings of the run in whose folder a checkpoint lies, if it lies in one."""
-    folder = Path(path).parent
-    file = folder.parent / CONFIG_FILE
-    return file if folder.name == "checkpoints" and file.is_file() else None
+    folder = run_of(path)
+    return folder / CONFIG_FILE if folder and (folder / CONFIG_FILE).is_file() else None
 
 
 def update_rule_in(file: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from mnist_mlp.studies.find_lr import find_lr
 def prepare_data(data: MNISTDataModule) -> None:
     """Download MNIST into its directory and check it: for a node with a network.
 
-    A UserError says why it cannot be downloaded or written, or which file is broken.
+    Raises:
+        UserError: Says why it cannot be downloaded or written, or which file is broken.
     """
     fetch_mnist(data.hparams.data_dir)
     print(f"mnist is ready in {data.hparams.data_dir}")
@@ -52,7 +54,7 @@ def run_study(name: str, arguments: list[str]) -> None:
     """Run a command on its arguments."""
     function = STUDIES[name]
     parameters = inspect.signature(function).parameters
-    description = str(inspect.getdoc(function)).split("\n\nArgs:")[0]
+    description = re.split(r"\n\n(?:Args|Raises):", str(inspect.getdoc(function)))[0]
     groups = [group for group in GROUPS if group in parameters]
     names = short_names(name, groups, parameters)
     arguments, topic = with_topic(in_full(arguments, names))

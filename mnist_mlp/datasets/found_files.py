@@ -29,6 +29,7 @@ WRAPPINGS: dict[bytes, Callable[[], Any]] = {  # by their first bytes
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ": lzma.LZMADecompressor,
 }
+BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 def name_of(content: bytes) -> str | None:
@@ -70,7 +71,7 @@ def find_files(data_dir: Path) -> dict[str, bytes]:
             fault = "of the right size, with another content"
         else:
             fault = f"{len(content) if len(content) < LONGEST else 'too many'} bytes unpacked, MNIST's has {size}"
-        if "ubyte" in place:
+        if "ubyte" in Path(place).name:
             others[like] = f"{place} is not MNIST's {like} ({fault}): put the original in its place and run again"
     for name, message in others.items():
         if name not in found:
@@ -90,7 +91,7 @@ def candidates(data_dir: Path) -> Iterator[tuple[str, bytes]]:
                     for name in [name for name in archive.namelist() if LIKE.search(name) and name[-1] != "/"]:
                         with archive.open(name) as file:
                             yield f"{path}/{name}", unpacked(file.read(LONGEST))
-        except (OSError, zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: a password
+        except (OSError, EOFError, *BROKEN, RuntimeError) as error:  # RuntimeError: a password
             raise UserError(f"{path} cannot be read: {error}") from None
 
 
@@ -100,7 +101,7 @@ def unpacked(content: bytes) -> bytes:
         wrapping = WRAPPINGS[kind]()
         try:
             inner = wrapping.decompress(content, LONGEST)
-        except (zlib.error, lzma.LZMAError, OSError):
+        except (OSError, *BROKEN):
             break
         if not wrapping.eof and len(inner) < LONGEST:
             break

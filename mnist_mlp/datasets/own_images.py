@@ -53,15 +53,19 @@ def find_images(names: Iterable[str]) -> list[Path]:
     paths: list[Path] = []
     for name in names:
         path, found = Path(name), []
-        if path.is_dir():
-            readable, extensions = formats(), Image.registered_extensions()
-            names_of_images = {name for name, kind in extensions.items() if kind in readable} | {*HEIC}
-            found = [file for file in path.iterdir() if file.suffix.lower() in names_of_images]
-        elif not path.exists():
+        if not path.exists():
             with suppress(ValueError, NotImplementedError):  # not a pattern
-                found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        paths += sorted(found) or [path]
+                found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        for each in found or [path]:
+            paths += (each.is_dir() and images_in(each)) or [each]
     return list(dict.fromkeys(paths))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The files in a folder that have the name of an image, sorted."""
+    readable, extensions = formats(), Image.registered_extensions()
+    endings = {ending for ending, kind in extensions.items() if kind in readable} | {*HEIC}
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in endings)
 
 
 def read_images(paths: Iterable[Path]) -> list[Sign]:
@@ -71,7 +75,7 @@ def read_images(paths: Iterable[Path]) -> list[Sign]:
         try:
             signs += read_signs(path)
         except UserError as error:
-            print("error:", error, file=sys.stderr)
+            tqdm.write(f"error: {error}", file=sys.stderr)
     return signs
 
 
@@ -102,8 +106,8 @@ def read_image(path: str | Path) -> Tensor:
 def read_signs(path: str | Path) -> list[Sign]:
     """Read the signs on all pages of an image in any format that Pillow reads, at least one.
 
-    Raise UserError if it is missing, not an image, damaged, too large or blank. A warning names the pages of a file
-    that are so while others are not.
+    Raise UserError if it is missing, not an image, damaged, too large or without a digit. A warning names the pages of
+    a file that are so while others are not.
     """
     signs: list[Sign] = []
     blank = []
@@ -114,9 +118,9 @@ def read_signs(path: str | Path) -> list[Sign]:
         if not forms:
             blank.append(number)
     if not signs:
-        raise UserError(f"{path}: blank")
+        raise UserError(f"{path}: no digit found")
     for number in blank:
-        warnings.warn(f"{path}: page {number} is blank", stacklevel=2)
+        warnings.warn(f"{path}: no digit found on page {number}", stacklevel=2)
     return signs
 
 
@@ -153,9 +157,3 @@ def large_ones_as_errors() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
-
-
-def to_mnist(image: Image.Image) -> Tensor | None:
-    """Bring all ink of an image into MNIST's form, (28, 28) uint8, white on black; None if it is blank."""
-    ink = read_ink(image)
-    return None if ink is None else mnist_form(ink)

@@ -83,34 +83,41 @@ def name_of_epoch(trainer: Trainer) -> str:
 class EpochBar(TQDMProgressBar):
     """A progress bar for the epoch or the evaluation that goes on, at most as wide as the terminal."""
 
+    newest: Tqdm | None = None
     BAR_FORMAT = "{desc} |{bar}| {remaining} left{postfix}"
 
     def init_train_tqdm(self) -> Tqdm:
-        return transient(super().init_train_tqdm())
+        return self.transient(super().init_train_tqdm())
 
     def init_test_tqdm(self) -> Tqdm:
-        return transient(super().init_test_tqdm())
+        return self.transient(super().init_test_tqdm())
 
     def init_predict_tqdm(self) -> Tqdm:
-        return transient(super().init_predict_tqdm())
+        return self.transient(super().init_predict_tqdm())
 
     def init_validation_tqdm(self) -> Tqdm:
         """Make one of its own only for `validate`: in training it is over at once."""
-        return transient(super().init_validation_tqdm()) if self.trainer.state.fn == "validate" else Tqdm(disable=True)
+        if self.trainer.state.fn != "validate":
+            return Tqdm(disable=True)
+        return self.transient(super().init_validation_tqdm())
+
+    def transient(self, bar: Tqdm) -> Tqdm:
+        """The same bar, which leaves no trace once it is full or closed."""
+        bar.leave, self.newest = False, bar
+        return bar
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(name_of_epoch(trainer))
 
+    def on_exception(self, *_: Any) -> None:
+        """Take the bar off the line on which the message will stand."""
+        if self.newest:
+            self.newest.close()
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         return {name: metrics[name] for name in ("train/loss", "val/accuracy") if name in metrics}
-
-
-def transient(bar: Tqdm) -> Tqdm:
-    """The same bar, which leaves no trace once it is full."""
-    bar.leave = False
-    return bar
 
 
 class ClosingSummary(BlockCallback):
@@ -133,7 +140,7 @@ class ClosingSummary(BlockCallback):
         """The name and the text of each line of the summary."""
         data, metrics = trainer.datamodule, trainer.callback_metrics
         epochs = trainer.global_step / trainer.num_training_batches
-        training = f"{self.updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epochs in all"
+        training = f"{self.updates:,} updates in {self.seconds:.1f} s, {epochs:.3g} epoch{'s' * (epochs != 1)} in all"
         lines = [("data set", data.description), ("training", training)]
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         lines += [("step size", self.plateaus(rule)) for rule in schedulers if isinstance(rule, Plateau)]

@@ -147,7 +147,7 @@ def rows(batch_size: int, lr: float, points: list[Point]) -> list[Row]:
             "val/loss": point.loss,
             "val/accuracy": point.accuracy,
             "seconds": point.seconds,
-            "seconds an epoch": points[-1].seconds / points[-1].epochs,
+            "s/epoch": points[-1].seconds / points[-1].epochs,
         }
         for point in marked
     ]

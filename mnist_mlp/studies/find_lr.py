@@ -196,7 +196,7 @@ def row(trial: Trial) -> Row:
     updates = len(trial.losses) - 1
     marks = sorted({max(1, updates // 10), max(1, updates // 2), updates})
     losses = {f"loss after {k}": trial.losses[k].item() for k in marks}
-    return {"gamma": trial.lr, **losses, "verdict": trial.verdict, "diverged at update": trial.diverged_at}
+    return {"gamma": trial.lr, **losses, "verdict": trial.verdict, "at update": trial.diverged_at}
 
 
 def finding(trials: list[Trial], gamma_0: float | None) -> str:
