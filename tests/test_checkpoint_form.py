@@ -118,6 +118,21 @@ def test_a_part_of_a_wrong_kind(
             torch.zeros(3, 2),
             "callbacks.ModelCheckpoint.best_model_score is of shape (3, 2), not ()",
         ),
+        (
+            ("callbacks", MODEL_CHECKPOINT, "kth_best_model_path"),
+            MISSING,
+            "callbacks.ModelCheckpoint.kth_best_model_path is none of best_k_models",
+        ),
+        (
+            ("optimizer_states", 0, "param_groups", 0, "lr"),
+            float("nan"),
+            "optimizer_states.0.param_groups.0.lr is NaN",
+        ),
+        (
+            ("optimizer_states", 0, "param_groups", 0, "lr"),
+            -1.5,
+            "optimizer_states.0.param_groups.0.lr is -1.5, which",
+        ),
         (("callbacks", "LossLog"), 5, "callbacks.LossLog is of type int, not dict"),
         (("pytorch-lightning_version",), MISSING, "Lightning cannot read it (KeyError"),
         (("pytorch-lightning_version",), 2, "Lightning cannot read it ("),
@@ -128,7 +143,7 @@ def test_a_part_of_a_wrong_kind(
     ],
 )
 def test_the_part_is_named(way: tuple, value: object, part: str, run: Run, error: Error) -> None:
-    run("fit", *SMALL, "--model.hidden", "[5]", "--trainer.max_steps", 1)
+    run("fit", *SMALL, "--model.hidden", "[5]", "--trainer.max_steps", 55)
     checkpoint = torch.load(RUNS / "version_0/checkpoints/last.ckpt", weights_only=True)
     names = {MODEL_CHECKPOINT: next(name for name in checkpoint["callbacks"] if name.startswith(MODEL_CHECKPOINT))}
     torch.save(changed(checkpoint, tuple(names.get(name, name) for name in way), value), "changed.ckpt")

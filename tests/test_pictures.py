@@ -88,7 +88,7 @@ def steps(events: list[Any]) -> list[int]:
 
 
 def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., EventAccumulator]) -> None:
-    (event,) = pages("--data.distort", "true", "--pictures", "true").Images("pictures/deformations")
+    (event,) = pages("--data.distort", "true", "--pictures", "true").Images("view/deformations")
     assert event.step == 0
     pixels, side = picture(event)[0], 28 * 3 + 2
     digits = [pixels[i * side + 2 : (i + 1) * side, j * side + 2 : (j + 1) * side] for i in range(3) for j in range(7)]
@@ -100,13 +100,15 @@ def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., Ev
 def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAccumulator]) -> None:
     found = pages("--pictures", "true")
     assert found.Tags()["graph"]
-    assert set(found.Tags()["images"]) == {f"pictures/{name}" for name in ("batch", "weights", "errors", "confusion")}
-    (batch,) = found.Images("pictures/batch")
+    assert set(found.Tags()["images"]) == {f"view/{name}" for name in ("batch", "weights", "errors", "confusion")}
+    shown = [tag for kind in ("scalars", "images", "histograms") for tag in found.Tags()[kind]]
+    assert sorted({tag.split("/")[0] for tag in shown}) == ["train", "val", "view", "weights"]  # as TensorBoard has it
+    (batch,) = found.Images("view/batch")
     assert batch.step == 0
     assert picture(batch).shape == (3, 302, 302)  # 100 of its 1,000 images
     for tag, at in (("weights", [0, 109, 164]), ("errors", [109, 164]), ("confusion", [109, 164])):
-        assert steps(found.Images(f"pictures/{tag}")) == at  # epoch 2, and the end
-    first, *_, last = map(picture, found.Images("pictures/weights"))
+        assert steps(found.Images(f"view/{tag}")) == at  # epoch 2, and the end
+    first, *_, last = map(picture, found.Images("view/weights"))
     assert first.shape == (3, 2 * 30 + 2, 302)  # the 20 units
     assert not torch.equal(first, last)
     parameters = checkpoint()["state_dict"]
@@ -115,7 +117,7 @@ def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAc
         assert last.histogram_value.num == parameter.numel()
         assert last.histogram_value.min == pytest.approx(parameter.min().item())
         assert last.histogram_value.sum == pytest.approx(parameter.double().sum().item(), rel=1e-5)
-        gradients = found.Histograms(name.replace("net.", "gradient/"))
+        gradients = found.Histograms(f"{name.replace('net.', 'weights/')}.gradient")
         assert steps(gradients) == [0, 109, 164]
         assert gradients[-1].histogram_value.sum_squares > 0
 
@@ -141,8 +143,8 @@ def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
 )
 def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Callable[..., EventAccumulator]) -> None:
     found = pages("--pictures", "true", *options)
-    assert ("pictures/errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
-    assert len(found.Images("pictures/weights")) == 3
+    assert ("view/errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
+    assert len(found.Images("view/weights")) == 3
 
 
 def test_a_run_that_goes_on_keeps_its_pictures(pages: Callable[..., EventAccumulator], run: Run) -> None:
@@ -150,9 +152,9 @@ def test_a_run_that_goes_on_keeps_its_pictures(pages: Callable[..., EventAccumul
     run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--pictures", "true")
     accumulator = EventAccumulator(str(curves_in(RUNS / "version_0")), {"images": 0})
     accumulator.Reload()
-    assert steps(accumulator.Images("pictures/weights")) == [0, 54, 109]
-    assert steps(accumulator.Images("pictures/confusion")) == [54, 109]
-    assert steps(accumulator.Images("pictures/batch")) == [0]
+    assert steps(accumulator.Images("view/weights")) == [0, 54, 109]
+    assert steps(accumulator.Images("view/confusion")) == [54, 109]
+    assert steps(accumulator.Images("view/batch")) == [0]
 
 
 def test_worst_errors_come_first() -> None:

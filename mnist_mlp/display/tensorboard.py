@@ -42,7 +42,7 @@ class TensorBoardImages(BlockCallback):
     At the start: the network's graph, the images of the first update and, with `distort`, deformations of an image.
     At the start, after epochs 2, 4, 8, ... and at the end: the first layer's weights, and histograms of all weights
     and of their gradient on those first images. At all of these times but the start: the worst validation errors and
-    the confusion matrix.
+    the confusion matrix. Their tags come after `train` and `val` in the alphabet, by which TensorBoard sorts.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
@@ -71,23 +71,23 @@ class TensorBoardImages(BlockCallback):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of everything that depends on the batch size
             self.writer.add_graph(pl_module.net, self.batch[0][:1])
-        self.writer.add_image("pictures/batch", draw_digits(self.batch[0]), self.step(trainer))
+        self.writer.add_image("view/batch", draw_digits(self.batch[0]), self.step(trainer))
         if trainer.datamodule.hparams.distort:
-            self.writer.add_image("pictures/deformations", draw_deformations(trainer.datamodule), self.step(trainer))
+            self.writer.add_image("view/deformations", draw_deformations(trainer.datamodule), self.step(trainer))
 
     def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """Draw the first layer's weights, and histograms of all layers' weights and of their gradient."""
         if all(parameter.isfinite().all() for parameter in pl_module.parameters()):
             self.writer.add_image(
-                "pictures/weights", draw_weights(pl_module.net.get_parameter("fc1.weight")), self.step(trainer)
+                "view/weights", draw_weights(pl_module.net.get_parameter("fc1.weight")), self.step(trainer)
             )
         with trainer.precision_plugin.forward_context():
             _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
         trained = [(name, u) for name, u in pl_module.net.named_parameters() if u.requires_grad]
         for (name, parameter), derivative in zip(trained, gradient, strict=True):
-            for kind, values in (("weights", parameter), ("gradient", derivative)):
+            for tag, values in ((f"weights/{name}", parameter), (f"weights/{name}.gradient", derivative)):
                 if values.abs().max() < 1e20:  # where TensorBoard's last bin ends
-                    self.writer.add_histogram(f"{kind}/{name}", values.float(), self.step(trainer))
+                    self.writer.add_histogram(tag, values.float(), self.step(trainer))
 
     def draw_results(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """Draw the weights, the worst validation errors and the confusion matrix, at most once after an update."""
@@ -101,7 +101,7 @@ class TensorBoardImages(BlockCallback):
             with torch.inference_mode(), plugin.forward_context():
                 parts = plugin.convert_input(images).split(EVALUATION_BATCH_SIZE)
                 scores = torch.cat([pl_module.scores(pl_module(part)) for part in parts])
-            self.writer.add_figure("pictures/errors", draw_worst_errors(images, labels, scores), self.step(trainer))
-            self.writer.add_figure("pictures/confusion", draw_confusion(labels, scores), self.step(trainer))
+            self.writer.add_figure("view/errors", draw_worst_errors(images, labels, scores), self.step(trainer))
+            self.writer.add_figure("view/confusion", draw_confusion(labels, scores), self.step(trainer))
 
     on_train_end = draw_results

@@ -111,9 +111,10 @@ def check_model_checkpoint(callback: ModelCheckpoint, state: Any, name: str) -> 
         UserError: It does not load, or its worst checkpoint is none of those it keeps.
     """
     check_kind({"best_k_models": numbers_in(state.get("best_k_models"))}, state, name)
-    check_loads(deepcopy(callback).load_state_dict, state | {"dirpath": callback.dirpath}, name)
-    kept = state["best_k_models"]
-    if len(kept) == callback.save_top_k and state["kth_best_model_path"] not in kept:
+    loaded = deepcopy(callback)
+    check_loads(loaded.load_state_dict, state | {"dirpath": callback.dirpath}, name)
+    kept = loaded.best_k_models
+    if len(kept) == callback.save_top_k and loaded.kth_best_model_path not in kept:
         raise UserError(f"{name}.kth_best_model_path is none of best_k_models")
 
 
