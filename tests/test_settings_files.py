@@ -84,7 +84,7 @@ def test_a_setting_of_a_wrong_kind(printed: Printed, full: bool, capsys: pytest.
     [
         ("model: {lr: null}", "--model.lr: must be of type float, not null"),
         ("model: {schedule: null}", "--model.schedule: must be one of"),
-        ("model: {hidden: null}", "--model.hidden: must be a list"),
+        ("model: {hidden: null}", "--model.hidden: must be a number or several"),
         ("data: {data_dir: null}", "--data.data_dir: must be of type str"),
         ("data: {batch_size: null}", "--data.batch_size: must be of type int, not null"),
         ("trainer: {max_steps: null}", "--trainer.max_steps: must be of type int"),
@@ -124,7 +124,7 @@ def test_what_is_refused(text: str, part: str, error: Error, tmp_path: Path) -> 
 
 def test_what_is_refused_on_the_command_line_too(error: Error) -> None:
     assert "line 1: model.lr is already set" in error("find_lr", "--config", "model: {lr: 1, lr: 2}")
-    assert "--model.hidden: must be a list" in error("find_lr", "--model.hidden", "null")
+    assert "--model.hidden: must be a number or several" in error("find_lr", "--model.hidden", "null")
 
 
 @pytest.mark.parametrize(
