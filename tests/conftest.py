@@ -1,4 +1,4 @@
-"""What several tests need: real MNIST where it is at hand, and the command line inside this process."""
+"""Shared by several tests: real MNIST where it is at hand, and the command line inside this process."""
 
 import gc
 import http.server

@@ -22,7 +22,7 @@ LIBRARIES = ("lightning", "lightning_utilities", "torch", "torchmetrics")
 def in_training(trainer: Trainer, error: Exception) -> UserError:
     """The error to raise in place of one that ended a fit.
 
-    What a callback of Lightning's raises, or a library before training, comes of the settings, and the library's
+    An error that a callback of Lightning's raises, or a library before training, comes of the settings, and its
     message says of which. Anything else has its traceback in the run's folder.
     """
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)

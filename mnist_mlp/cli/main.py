@@ -90,7 +90,7 @@ def run(args: list[str]) -> None:
 
 
 def silence_libraries() -> None:
-    """Show warnings as one line each, and hide those about what is intended here."""
+    """Show warnings as one line each, and hide those that are expected here."""
     warnings.showwarning = show_warning  # type: ignore[assignment]
     for category in FOR_AUTHORS:
         warnings.filterwarnings("ignore", category=category)

@@ -11,7 +11,7 @@ from mnist_mlp.datasets.own_images import find_images, read_images, save_images
 from mnist_mlp.errors import NotSureError, UserError
 from mnist_mlp.studies.report import show_table
 
-# What is sure has a score so far above the next: chosen on drawn digits, see tests/handwriting.py.
+# A digit is sure if its score leads by so much: chosen on drawn digits, see tests/handwriting.py.
 LEAD, RAW_LEAD = 0.9, 0.25  # of probabilities, and of a network's raw outputs
 
 

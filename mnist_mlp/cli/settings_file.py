@@ -1,4 +1,4 @@
-"""Files of settings: where `--config` finds them, and what is refused in them."""
+"""Files of settings: where `--config` finds them, and their check."""
 
 from contextlib import nullcontext
 from functools import cache

@@ -15,7 +15,7 @@ INTERACTIVE = ("interactive", "bash")  # names of jobs in which Lightning looks 
 
 @dataclass
 class Step:
-    """What started this process in a job of SLURM's."""
+    """The step of a SLURM job that started this process: how many tasks it has, and where."""
 
     tasks_per_node: str  # by srun, as SLURM writes it: 2(x3) for two on each of three nodes; empty without srun
     is_shell: bool  # where somebody types, as after `salloc` or `srun --pty bash`, and Lightning starts processes
@@ -40,7 +40,7 @@ class Step:
 
 
 def current_step() -> Step | None:
-    """What started this process, if it is in a job and not torchrun's. Lightning learns it too, from its variables.
+    """The step that started this process, if one did and not torchrun. Lightning learns it too, from its variables.
 
     Without srun these make it wait for tasks that nobody starts. With srun some are of the whole job, or missing.
     """

@@ -86,7 +86,7 @@ def fetch_mnist(data_dir: str | Path) -> None:
 
 
 def impostors(root: Path) -> list[Path]:
-    """What has the place and the name of a file of MNIST's under a directory, and not its content."""
+    """Files under a directory that have the place and the name of one of MNIST's, but not its content."""
     paths = [raw_folder(root) / name for name in FILES]
     return [path for path in paths if path.exists() and not (path.is_file() and is_genuine(path))]
 

@@ -26,7 +26,7 @@ HEIC = (".heic", ".heif", ".hif")  # read by pillow-heif where it is installed
 
 
 class Sign(NamedTuple):
-    """A digit, or what else there is, in an image."""
+    """A digit, or another mark, in an image."""
 
     path: Path
     page: int  # of the file, from 1

@@ -57,10 +57,10 @@ class ResultTable(Callback):
 
 
 def result_of(loss: Tensor, answers: Tensor) -> dict[str, Any]:
-    """Plain numbers of an evaluation, and those of each digit, from its loss, () float, and labels beside answers.
+    """Plain numbers of an evaluation, and those of each digit.
 
     Args:
-        loss: The mean loss.
+        loss: The mean loss, () float.
         answers: Each image's label beside the network's answer, (N, 2) int64.
     """
     pairs = [tuple(pair) for pair in answers.tolist()]
