@@ -8,9 +8,10 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
+from mnist_mlp.cli.settings_file import CLASSES, GROUPS
 from mnist_mlp.command_lines import format_argument
 
-GROUPS = ("model", "data", "trainer", "checkpoint", "last", "optimizer", "lr_scheduler")
+TOPICS = (*GROUPS, *CLASSES)
 HELP: dict[str, tuple[str, str]] = {  # of the options that `--help` shows besides a command's own: value and text
     "model.lr": ("LR", "Step size γ, or γ_0 of a schedule."),
     "model.loss": ("NAME", "mse, squared or cross_entropy."),
@@ -34,7 +35,7 @@ HELP: dict[str, tuple[str, str]] = {  # of the options that `--help` shows besid
     "print_config": ("", "Print all settings, as such a file, and exit."),
     "help": ("[GROUP]", "Show this, or all options of a group:"),
 }
-HIDDEN = ("data.seed", "optimizer.help", "lr_scheduler.help", *GROUPS[:5])
+HIDDEN = ("data.seed", "optimizer.help", "lr_scheduler.help", *GROUPS)
 LEFT = 24  # columns for the names
 
 
@@ -59,12 +60,12 @@ def help_text(
         description: The first paragraph.
         options: All that it uses.
         names: Their short names.
-        topic: One of GROUPS, if the help is about its options.
+        topic: One of TOPICS, if the help is about its options.
     """
     width = text_width()
     shorts = {name: short for short, name in names.items()}
     options, overview = [*options], bool(command) and topic is None
-    groups = [group for group in GROUPS if any(group_of(each) == group for each in options)]
+    groups = [group for group in TOPICS if any(group_of(each) == group for each in options)]
     if overview:
         options = most_used_first(options)
     elif command:
@@ -93,7 +94,7 @@ def group_of(option: argparse.Action) -> str:
 def most_used_first(options: Iterable[argparse.Action]) -> list[argparse.Action]:
     """The options of the overview: the command's own, and those in HELP in their order."""
     order = [*HELP]
-    chosen = [each for each in options if group_of(each) not in GROUPS or each.dest in HELP]
+    chosen = [each for each in options if group_of(each) not in TOPICS or each.dest in HELP]
     return sorted(chosen, key=lambda each: order.index(each.dest) if each.dest in HELP else -1)
 
 
@@ -136,8 +137,8 @@ def with_topic(words: list[str]) -> tuple[list[str], str | None]:
     """The words of a command line without the group that `--help GROUP` or `--GROUP.help` names, and that group."""
     for i, word in enumerate(words):
         match word.removeprefix("--").replace("=", ".").split("."):
-            case ["help", group] | [group, "help"] if group in GROUPS[:5] and word.startswith("--"):
+            case ["help", group] | [group, "help"] if group in GROUPS and word.startswith("--"):
                 return [*words[:i], "--help"], group
-        if word in ("-h", "--help") and words[i + 1 : i + 2] and words[i + 1] in GROUPS:
+        if word in ("-h", "--help") and words[i + 1 : i + 2] and words[i + 1] in TOPICS:
             return [*words[:i], word], words[i + 1]
     return words, None

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 from mnist_mlp.arguments import reworded
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.failures import culprit, describe, in_training
-from mnist_mlp.cli.help import GROUPS, with_topic
+from mnist_mlp.cli.help import TOPICS, with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import RunFolder, RunLogger, SaveConfig, curves_in, label_of, run_of
@@ -63,7 +63,7 @@ class CLI(LightningCLI):
         command = args[0]
         if command == "predict" and args[1:] and not args[1].startswith("-"):
             args = [command, "--images", *args[1:]]
-        names = short_names(command, GROUPS)
+        names = short_names(command, TOPICS)
         args, topic = with_topic(in_full(args, names))
         self.words = args
         self.checkpoint: dict[str, Any] | None = None

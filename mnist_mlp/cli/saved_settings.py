@@ -10,12 +10,13 @@ from jsonargparse import Namespace
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.run_folder import CONFIG_FILE, run_of
+from mnist_mlp.cli.settings_file import CLASSES
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.errors import UserError
 
 FIXED = {"model.hidden", "model.activation"}
-FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", "optimizer", "lr_scheduler"}
+FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", *CLASSES}
 FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
 
 
@@ -42,7 +43,7 @@ def update_rule_in(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     saved = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    return {key: saved.get(key) for key in ("optimizer", "lr_scheduler")}
+    return {key: saved.get(key) for key in CLASSES}
 
 
 def check_unchanged(config: Namespace, settings: dict[str, Any], path: str, command: str) -> None:

@@ -12,7 +12,8 @@ from jsonargparse.typing import path_type
 from mnist_mlp.errors import UserError
 
 GROUPS = ("model", "data", "trainer", "checkpoint", "last")  # of options
-EMPTY = {*GROUPS, "optimizer", "lr_scheduler", "init_args"}  # may be, if all lines in it are commented out
+CLASSES = ("optimizer", "lr_scheduler")  # options that name one, with arguments
+EMPTY = {*GROUPS, *CLASSES, "init_args"}  # may be, if all lines in it are commented out
 NULL, STRING, MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "str", "merge"))  # YAML's types
 
 yaml_value = get_loader("yaml")

@@ -47,7 +47,7 @@ RESULTS = {  # the names of what functions return, for `--json`
     "compare_decays": "decay",
     "compare_methods": "gamma_0",
 }
-GROUPS = {"model": FastClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
+OWNERS = {"model": FastClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
 
 
 def run_study(name: str, arguments: list[str]) -> None:
@@ -55,16 +55,16 @@ def run_study(name: str, arguments: list[str]) -> None:
     function = STUDIES[name]
     parameters = inspect.signature(function).parameters
     description = re.split(r"\n\n(?:Args|Raises):", str(inspect.getdoc(function)))[0]
-    groups = [group for group in GROUPS if group in parameters]
+    groups = [group for group in OWNERS if group in parameters]
     names = short_names(name, groups, parameters)
     arguments, topic = with_topic(in_full(arguments, names))
     parser = Parser(name, names, topic, description=description)
     parser.add_argument("-c", "--config", action=SettingsFile)
-    parser.add_function_arguments(function, as_positional=False, skip=set(GROUPS))
+    parser.add_function_arguments(function, as_positional=False, skip=set(OWNERS))
     for group in groups:
-        options = inspect.signature(GROUPS[group]).parameters
+        options = inspect.signature(OWNERS[group]).parameters
         unused = {option for option in options if f"{group}.{option}" in UNUSED[name]}
-        parser.add_class_arguments(GROUPS[group], group, skip=unused)
+        parser.add_class_arguments(OWNERS[group], group, skip=unused)
     if "model" in parameters:
         parser.add_argument("--seed_everything", type=Seed, default=0)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)

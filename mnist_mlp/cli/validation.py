@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.failures import describe
+from mnist_mlp.cli.settings_file import CLASSES
 from mnist_mlp.errors import UserError
 from mnist_mlp.network import MLP
 
@@ -85,7 +86,7 @@ def try_update_rule(config: Namespace) -> None:
     made: Any = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
     for u in made:
         u.grad = torch.zeros_like(u)
-    for option in ("optimizer", "lr_scheduler"):
+    for option in CLASSES:
         if not config[option]:
             continue
         kind: Any = pydoc.locate(config[option].class_path)
