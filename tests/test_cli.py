@@ -139,6 +139,12 @@ def test_studies_take_short_names_where_they_have_none_of_their_own(run: Run) ->
     assert (settings["model"]["hidden"], settings["grid"], settings["data"]["seed"]) == ([5], [0.1], 4)
 
 
+@pytest.mark.parametrize("option", ["--lr", "--model.lr", "--trainer.max_epochs", "--optimizer", "--optimizer.lr"])
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_setting_of_fit_alone_is_refused(command: str, option: str, error: Error) -> None:
+    assert f"{option}: {command} does not use it: leave it out" in error(command, option, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

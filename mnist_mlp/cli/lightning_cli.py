@@ -28,6 +28,7 @@ from mnist_mlp.cli.settings_file import SettingsFile
 from mnist_mlp.cli.short_names import in_full, short_names
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_folder, check_settings, try_update_rule
+from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.display.drawings import draw_errors
 from mnist_mlp.display.progress import ClosingSummary, EpochBar, EpochLines
@@ -65,6 +66,9 @@ class CLI(LightningCLI):
             args = [command, "--images", *args[1:]]
         names = short_names(command, TOPICS)
         args, topic = with_topic(in_full(args, names))
+        for option in [word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--")]:
+            if UNUSED[command] & {option, option.split(".")[0]}:  # files of settings may have it: those of a run do
+                raise UserError(f"--{option}: {command} does not use it: leave it out")
         self.words = args
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
