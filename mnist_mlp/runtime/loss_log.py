@@ -78,10 +78,6 @@ class LossLog(BlockCallback):
         losses = self.finite_losses(trainer, pl_module)
         if self.lrs:  # and not in a run that is resumed at its end
             self.write_point(trainer, losses.mean(), trainer.global_step)
-        val_loss = trainer.callback_metrics.get("val/loss")
-        if val_loss is not None and not val_loss.isfinite():  # of images unlike those of the training
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
-            raise self.divergence(trainer, pl_module, "the validation loss is not finite", lr)
 
     def write_point(self, trainer: Trainer, loss: Tensor, updates: int) -> None:
         """Write a mean loss, and the step size, after so many updates; Lightning's `log` knows only a block's end.
