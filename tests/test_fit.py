@@ -13,6 +13,7 @@ import termios
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,9 +25,11 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_mlp import MLP, MLPClassifier, MNISTDataModule
 from mnist_mlp.cli.main import main
+from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.blocks import Block
 from mnist_mlp.runtime.fast_training import FastClassifier
 from mnist_mlp.runtime.graphed_update import GraphedUpdate
+from mnist_mlp.runtime.loss_log import LossLog
 
 
 def test_run_counts_updates_logs_and_saves(run: Run) -> None:
@@ -321,6 +324,17 @@ def test_a_message_does_not_stand_behind_the_bar(
     assert "epoch 1 of 2:" in output
     assert re.search(r"\r *\r$", output)  # the bar is wiped off
     assert messages.startswith("error: diverged")
+
+
+def test_an_error_before_the_first_epoch_is_not_hidden_by_the_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(LossLog, "on_train_start", Mock(side_effect=UserError("stop here")))
+    with pytest.raises(SystemExit):
+        main(["fit", *map(str, SMALL), "--pictures", "false"])
+    assert capsys.readouterr().err.endswith("error: stop here\n")
 
 
 def test_the_result_as_a_file(run: Run, error: Error) -> None:

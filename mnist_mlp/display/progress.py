@@ -112,7 +112,7 @@ class EpochBar(TQDMProgressBar):
 
     def on_exception(self, *_: Any) -> None:
         """Take the bar off the line on which the message will stand."""
-        if self.newest:
+        if self.newest is not None:  # a bar without a total has no truth value
             self.newest.close()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def check_state_of_training(checkpoint: dict[str, Any], trainer: Trainer, model:
         for i, (part, state) in enumerate(zip(parts, states, strict=True)):
             check_part(part, state, f"{name}.{i}")
             for j, group in enumerate(state.get("param_groups", [])):
-                if group["lr"] < 0:
+                if group.get("lr", 0) < 0:
                     raise UserError(f"{name}.{i}.param_groups.{j}.lr is {group['lr']}, which is negative")
 
 
