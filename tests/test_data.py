@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -340,6 +341,17 @@ def test_mnist_asked_for_and_not_to_be_had_is_an_error(tmp_path: Path) -> None:
 def test_mnist_asked_for_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="prepare_data"):
         MNISTDataModule(data_dir=tmp_path, source="mnist").setup("fit")
+
+
+def test_the_mirrors_are_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again by a `test` that follows a `fit`."""
+    asked = Mock(side_effect=NotFoundError("no network"))
+    monkeypatch.setattr("mnist_mlp.data.fetch_mnist", asked)
+    data = MNISTDataModule(str(tmp_path))
+    for stage in ("fit", "test"):
+        data.prepare_data()
+        data.setup(stage)
+    assert asked.call_count == 1
 
 
 def test_digits_need_no_directory(tmp_path: Path) -> None:

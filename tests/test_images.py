@@ -284,6 +284,12 @@ def test_blank_images(shape: tuple[int, int]) -> None:
     assert to_mnist(Image.new("RGBA", shape, (0, 0, 0, 0))) is None
 
 
+def test_a_drawing_that_is_transparent_is_blank() -> None:
+    image = Image.new("RGBA", (100, 100), (255, 255, 255, 0))
+    ImageDraw.Draw(image).line([(50, 20), (50, 80)], (255, 0, 0, 0), 8)
+    assert to_mnist(image) is None
+
+
 @pytest.fixture
 def trained(run: Run) -> None:
     """A run of `fit` in this folder, and images of digits."""

@@ -41,9 +41,10 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
         UserError: There is no such checkpoint, the name has another ending, or torch is too old or ONNX not there.
     """
     path = Path(to)
-    if path.suffix.lower() not in (".onnx", ".pt2") or not path.parent.is_dir():
+    ending = path.suffix.lower()
+    if ending not in (".onnx", ".pt2") or not path.parent.is_dir():
         raise UserError(f"--to {to}: give a name that ends in .onnx or .pt2, in a folder")
-    if path.suffix.lower() == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+    if ending == ".onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise UserError(f"--to {to}: needs onnx and onnxscript: pip install 'mnist_mlp[export]', or give a .pt2")
     if TorchVersion(torch.__version__) < "2.7":
         raise UserError(f"--to {to}: needs torch 2.7 or later, not {torch.__version__}")

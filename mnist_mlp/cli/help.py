@@ -31,7 +31,7 @@ HELP: dict[str, tuple[str, str]] = {  # of the options that `--help` shows besid
     "lr_scheduler": ("NAME", "A torch scheduler: StepLR, with --lr_scheduler.step_size."),
     "ckpt_path": ("PATH", "A path, a URL, or best or last of the newest run."),
     "pictures": ("BOOL", "Draw pictures into TensorBoard after epochs 2, 4, 8, ..."),
-    "config": ("FILE", "YAML file of settings; for fit, or a recipe such as fast."),
+    "config": ("FILE", "YAML file of settings; fit also takes a recipe, as fast."),
     "print_config": ("", "Print all settings, as such a file, and exit."),
     "help": ("[GROUP]", "Show this, or all options of a group:"),
 }

@@ -25,10 +25,9 @@ from mnist_mlp.cli.predict import classify_images, print_predictions
 from mnist_mlp.cli.run_folder import RunFolder, RunLogger, SaveConfig, curves_in, label_of, run_of
 from mnist_mlp.cli.saved_settings import check_unchanged, settings_file_of, settings_of, update_rule_in
 from mnist_mlp.cli.settings_file import SettingsFile
-from mnist_mlp.cli.short_names import in_full, short_names
+from mnist_mlp.cli.short_names import check_used, in_full, short_names
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_folder, check_settings, try_update_rule
-from mnist_mlp.command_lines import UNUSED
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.display.drawings import draw_errors
 from mnist_mlp.display.progress import ClosingSummary, EpochBar, EpochLines
@@ -66,9 +65,7 @@ class CLI(LightningCLI):
             args = [command, "--images", *args[1:]]
         names = short_names(command, TOPICS)
         args, topic = with_topic(in_full(args, names))
-        for option in [word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--")]:
-            if UNUSED[command] & {option, option.split(".")[0]}:  # files of settings may have it: those of a run do
-                raise UserError(f"--{option}: {command} does not use it: leave it out")
+        check_used(command, args)
         self.words = args
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: str | None = None
@@ -291,10 +288,10 @@ class CLI(LightningCLI):
             check_folder("--errors", picture)
             if self.trainer.world_size > 1:
                 raise UserError(f"--errors {picture}: needs --trainer.devices 1")
-        self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
-        if picture is not None:
             if self.trainer.limit_test_batches == 0:
                 raise UserError("--trainer.limit_test_batches 0 leaves no image to draw")
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        if picture is not None:
             self.trainer.limit_predict_batches = self.trainer.limit_test_batches
             labels, scores = self.predictions(ckpt_path)
             wrong = (scores.argmax(dim=1) != labels).nonzero().flatten()

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from mnist_mlp.arguments import reworded
 from mnist_mlp.cli.help import Collector, help_text
-from mnist_mlp.cli.short_names import SHORT, nearest
+from mnist_mlp.cli.short_names import nearest
 from mnist_mlp.command_lines import UNUSED
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
@@ -66,14 +66,11 @@ class Parser(LightningArgumentParser):
     def unknown(self, match: re.Match[str]) -> str:
         """A message about a word that is no option of the command."""
         word = match[2].partition("=")[0]
-        name = SHORT.get(word.removeprefix("--"), word.removeprefix("--"))
         if not word.startswith("-"):
             return f"{word}: is no option: these begin with --"
-        if name in UNUSED.get(self.command, ()):
-            return f"{word}: {self.command} does not use it: leave it out"
         if match[1].startswith("ambiguous") or not self.command:
             return match[0]
-        meant = nearest(name, [*self.names, *self.get_defaults().keys()])
+        meant = nearest(word.removeprefix("--"), [*self.names, *self.get_defaults().keys()])
         advice = f"did you mean --{meant}?" if meant else f"see {self.command} --help"
         return f"{word}: {self.command} has no such option: {advice}"
 

@@ -35,7 +35,7 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
         strict: Whether a digit that is not sure is an error.
 
     Raises:
-        UserError: A folder cannot be used; or some images, while the others have been classified.
+        UserError: A folder cannot be used, or some images cannot: the others have been classified.
         NotSureError: Some digits are not sure, and `strict` asks for it.
         OSError: A file cannot be written.
     """

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from mnist_mlp.command_lines import UNUSED
+from mnist_mlp.errors import UserError
 
 SHORT = {  # in the order of the help
     "lr": "model.lr",
@@ -60,6 +61,17 @@ def in_full(words: Iterable[str], names: dict[str, str]) -> list[str]:
             value = f"[{value}]"
         full.append(f"{start}{equals}{value}")
     return full
+
+
+def check_used(command: str, words: Iterable[str]) -> None:
+    """Raise a UserError if words of a command line name an option of `fit` that a command does not use.
+
+    Files of settings may have it: those of a run do.
+    """
+    for option in [word[2:].partition("=")[0] for word in words if word.startswith("--")]:
+        name = SHORT.get(option, option)
+        if UNUSED[command] & {name, name.split(".")[0]}:
+            raise UserError(f"--{option}: {command} does not use it: leave it out")
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:

@@ -14,7 +14,7 @@ from mnist_mlp.cli.export import export
 from mnist_mlp.cli.help import with_topic
 from mnist_mlp.cli.parser import Parser, Seed
 from mnist_mlp.cli.settings_file import SettingsFile
-from mnist_mlp.cli.short_names import in_full, short_names
+from mnist_mlp.cli.short_names import check_used, in_full, short_names
 from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_folder
 from mnist_mlp.command_lines import UNUSED
@@ -58,6 +58,7 @@ def run_study(name: str, arguments: list[str]) -> None:
     groups = [group for group in OWNERS if group in parameters]
     names = short_names(name, groups, parameters)
     arguments, topic = with_topic(in_full(arguments, names))
+    check_used(name, arguments)
     parser = Parser(name, names, topic, description=description)
     parser.add_argument("-c", "--config", action=SettingsFile)
     parser.add_function_arguments(function, as_positional=False, skip=set(OWNERS))

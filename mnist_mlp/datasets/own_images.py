@@ -57,7 +57,8 @@ def find_images(names: Iterable[str]) -> list[Path]:
             with suppress(ValueError, NotImplementedError):  # not a pattern
                 found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         for each in found or [path]:
-            paths += (each.is_dir() and images_in(each)) or [each]
+            inside = images_in(each) if each.is_dir() else []
+            paths += inside or [each]
     return list(dict.fromkeys(paths))
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 LONGEST = 400  # pixels of a side; larger images are reduced, as more pixels cost time and do not help
 FAINTEST = 32  # lowest contrast, of 255, between ink and paper
-NOISE = 5  # smoothed, ink is at least so many times as strong as the paper: measured 10 for ink, 2 to 3.4 for noise
+NOISE = 5  # least ratio of the strongest contrast, smoothed, to the paper's; measured: 10 for ink, 2 to 3.4 for noise
 LIGHT, DARK = 0.3, 0.7  # shares of the strongest contrast: below LIGHT is paper, above DARK is ink
 STROKE = 0.25  # share of a side: strokes are narrower
 STEEPEST = 0.1  # slope of a ruled line
@@ -16,7 +16,7 @@ LINE_LENGTH, LINE_WIDTH = 0.7, 0.05  # shares of a side: a ruled line is longer,
 GAP, SMALLEST = 0.005, 0.04  # shares of a side: of a break in a stroke, and of a sign
 SPECK, EDGE = 0.25, 0.02  # shares of the largest piece: smaller ones are dirt, and ink's edges are as soft at most
 OVERLAP = 0.5  # strokes of one sign overlap by more than this share of the narrower one's width
-CLOSE = 0.25  # and the gap between them is at most this share of the taller one's height
+CLOSE = 0.25  # and the gap between them is less than this share of the taller one's height
 UPRIGHT = np.ones((3, 1))  # a pixel with those above and below it
 Box = tuple[slice, slice]
 """Rows and columns of a part of a picture."""
