@@ -18,7 +18,7 @@ from mnist_mlp import MLPClassifier
 from mnist_mlp.cli.lightning_cli import COMMANDS
 from mnist_mlp.cli.main import main
 from mnist_mlp.cli.short_names import SHORT
-from mnist_mlp.cli.studies import STUDIES
+from mnist_mlp.cli.functions import FUNCTIONS
 
 Help = Callable[..., str]
 
@@ -37,7 +37,7 @@ def help_of(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     return text
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *STUDIES])
+@pytest.mark.parametrize("command", [*COMMANDS, *FUNCTIONS])
 def test_help_fits_two_screens(command: str, help_of: Help) -> None:
     lines = help_of(command).splitlines()
     assert lines[0] == f"usage: python -m mnist_mlp {command} [options]"
@@ -176,7 +176,7 @@ def test_no_command_at_all_lists_the_commands(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as end:
         main([])
     assert end.value.code == 2
-    assert set(re.findall(r"^  (\w+) +\w", capsys.readouterr().out, re.M)) == COMMANDS.keys() | STUDIES.keys()
+    assert set(re.findall(r"^  (\w+) +\w", capsys.readouterr().out, re.M)) == COMMANDS.keys() | FUNCTIONS.keys()
 
 
 @pytest.fixture

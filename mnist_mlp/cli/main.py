@@ -16,7 +16,7 @@ from mnist_mlp.cli.help import columns, text_width
 from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
 from mnist_mlp.cli.parser import fail
 from mnist_mlp.cli.short_names import nearest
-from mnist_mlp.cli.studies import STUDIES, run_study
+from mnist_mlp.cli.functions import FUNCTIONS, run_function
 from mnist_mlp.errors import StoppedBySignalError, TrainingError, UserError
 from mnist_mlp.runtime.signals import signals_as_errors
 
@@ -69,19 +69,19 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str]) -> None:
     """Run the command that the first word names."""
-    names, command = ", ".join([*COMMANDS, *STUDIES]), args[0] if args else "--help"
+    names, command = ", ".join([*COMMANDS, *FUNCTIONS]), args[0] if args else "--help"
     if command in COMMANDS:
         CLI(args)
-    elif command in STUDIES:
-        run_study(command, args[1:])
+    elif command in FUNCTIONS:
+        run_function(command, args[1:])
     elif command not in ("-h", "--help", "help"):
-        meant = nearest(command, [*COMMANDS, *STUDIES])
+        meant = nearest(command, [*COMMANDS, *FUNCTIONS])
         advice = f"did you mean {meant}?" if meant else f"choose one of {names}"
         raise UserError(f"unknown command {command}: {advice}")
     else:
         print("usage: python -m mnist_mlp COMMAND [options]\n")
         print("A softplus multi-layer perceptron, trained on MNIST by explicit gradients.\n")
-        docstrings = {name: str(inspect.getdoc(function)).split("\n")[0] for name, function in STUDIES.items()}
+        docstrings = {name: str(inspect.getdoc(function)).split("\n")[0] for name, function in FUNCTIONS.items()}
         for name, text in (COMMANDS | docstrings).items():
             print(*columns(name, text, text_width()), sep="\n")
         print("\npython -m mnist_mlp COMMAND --help explains the options.")

@@ -37,8 +37,10 @@ def prepare_data(data: MNISTDataModule) -> None:
     print(f"mnist is ready in {data.hparams.data_dir}")
 
 
-FUNCTIONS = (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods, export, draw)
-STUDIES: dict[str, Callable[..., Any]] = {function.__name__: function for function in FUNCTIONS}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (prepare_data, find_lr, compare_batch_sizes, compare_decays, compare_methods, export, draw)
+}
 # Where the defaults of `fit` would show nothing.
 DEFAULTS = {"compare_decays": {"model.lr": 0.5}, "compare_methods": {"model.patience": 1}}
 RESULTS = {  # the names of what functions return, for `--json`
@@ -50,9 +52,9 @@ RESULTS = {  # the names of what functions return, for `--json`
 OWNERS = {"model": FastClassifier, "data": MNISTDataModule}  # parameters that become groups of options, as in `fit`
 
 
-def run_study(name: str, arguments: list[str]) -> None:
+def run_function(name: str, arguments: list[str]) -> None:
     """Run a command on its arguments."""
-    function = STUDIES[name]
+    function = FUNCTIONS[name]
     parameters = inspect.signature(function).parameters
     description = re.split(r"\n\n(?:Args|Raises):", str(inspect.getdoc(function)))[0]
     groups = [group for group in OWNERS if group in parameters]
