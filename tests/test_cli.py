@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ import yaml
 from conftest import ROOT, SMALL, Error, Run, put_archives, serve
 
 from mnist_mlp import MLPClassifier
+from mnist_mlp.cli.functions import FUNCTIONS
 from mnist_mlp.cli.lightning_cli import COMMANDS
 from mnist_mlp.cli.main import main
 from mnist_mlp.cli.short_names import SHORT
-from mnist_mlp.cli.functions import FUNCTIONS
 
 Help = Callable[..., str]
 
@@ -177,6 +178,10 @@ def test_no_command_at_all_lists_the_commands(capsys: pytest.CaptureFixture[str]
         main([])
     assert end.value.code == 2
     assert set(re.findall(r"^  (\w+) +\w", capsys.readouterr().out, re.M)) == COMMANDS.keys() | FUNCTIONS.keys()
+
+
+def test_version(run: Run) -> None:
+    assert run("--version")[0].strip() == version("mnist_mlp")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from torch import Tensor
 from mnist_mlp import MLPClassifier, normalised
 from mnist_mlp.cli.draw import page_with
 from mnist_mlp.cli.main import main
+from mnist_mlp.cli.predict import least_lead
 from mnist_mlp.datasets.mnist_form import SIDE
 from mnist_mlp.datasets.paper import LONGEST
 
@@ -140,6 +141,10 @@ def assert_as_in_python(page: Page, model: MLPClassifier) -> None:
         scores = model.scores(model(normalised(page.seen()).unsqueeze(0))).squeeze(0)
     torch.testing.assert_close(torch.tensor(page.scores()), scores, rtol=1e-4, atol=1e-5)
     assert page.result("document.getElementById('answer').textContent") == str(scores.argmax().item())
+    first, second = scores.topk(2).values.tolist()
+    assert page.result("document.getElementById('unsure').textContent") == (
+        "not sure" if first - second < least_lead(model) else ""
+    )
     highest = page.result("document.querySelector('.best data').textContent").replace("−", "-")
     assert float(highest) == pytest.approx(scores.max().item(), abs=0.0051)
 

@@ -334,9 +334,9 @@ def test_files_folders_and_patterns(words: tuple[str, ...], run: Run) -> None:
 @pytest.mark.usefixtures("trained")
 def test_not_sure_is_an_error_where_asked_for(run: Run, error: Error, monkeypatch: pytest.MonkeyPatch) -> None:
     predict = ("predict", "--ckpt_path", "last", "--images", "own")
-    monkeypatch.setattr("mnist_mlp.cli.predict.RAW_LEAD", -1)
+    monkeypatch.setattr("mnist_mlp.cli.predict.least_lead", lambda model: -1)
     run(*predict, "--strict")
-    monkeypatch.setattr("mnist_mlp.cli.predict.RAW_LEAD", 9)
+    monkeypatch.setattr("mnist_mlp.cli.predict.least_lead", lambda model: 9)
     assert "not sure    4 of 4" in run(*predict)[0]
     with pytest.raises(SystemExit) as end:
         run(*predict, "--strict")

@@ -11,9 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from mnist_mlp.classifier import MLPClassifier
+from mnist_mlp.cli.predict import least_lead
 from mnist_mlp.data import MEAN, STD
 from mnist_mlp.datasets.mnist_form import BOX, SIDE, THINNEST
 from mnist_mlp.datasets.paper import DARK, FAINTEST, LIGHT, LONGEST
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
 
@@ -54,9 +56,10 @@ def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs
     text = page_with(MLPClassifier.load_from_checkpoint(checkpoint), dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
-    print(f"{'checkpoint':<11} {checkpoint}\n{'written':<11} {path}, {len(text) / 1e6:.1f} MB")
+    print(labelled("checkpoint", checkpoint), labelled("written", f"{path}, {len(text) / 1e6:.1f} MB"), sep="\n")
     if open:
-        print(f"{'opened':<11} in the browser" if open_in_browser(path) else f"{'next':<11} open it in a browser")
+        opened = open_in_browser(path)
+        print(labelled("opened", "in the browser") if opened else labelled("next", "open it in a browser"))
 
 
 def page_with(model: MLPClassifier, dataset: str) -> str:
@@ -67,6 +70,7 @@ def page_with(model: MLPClassifier, dataset: str) -> str:
     network = {
         "about": f"{units}, {model.hparams.activation}, {model.hparams.loss}, trained on {dataset}.",
         "loss": model.hparams.loss,
+        "lead": least_lead(model),
         "constants": CONSTANTS,
         "layers": [as_json(layer) for layer in layers],
     }

@@ -9,6 +9,7 @@ from torch.torch_version import TorchVersion
 
 from mnist_mlp.classifier import Classifier, MLPClassifier
 from mnist_mlp.data import normalised
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
 
@@ -51,7 +52,7 @@ def export(to: str, ckpt_path: str = "best", logs: str = LOGS) -> None:
     checkpoint = find_checkpoint(ckpt_path, Path(logs))
     load_checkpoint(checkpoint)  # says if it is none
     write_program(MLPClassifier.load_from_checkpoint(checkpoint), path)
-    print(f"{'checkpoint':<11} {checkpoint}\n{'written':<11} {path}")
+    print(labelled("checkpoint", checkpoint), labelled("written", path), sep="\n")
 
 
 def write_program(model: Classifier, path: Path) -> None:

@@ -30,6 +30,7 @@ from mnist_mlp.cli.slurm import current_step
 from mnist_mlp.cli.validation import check_folder, check_settings, try_update_rule
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.display.drawings import draw_errors
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.display.progress import ClosingSummary, EpochBar, EpochLines
 from mnist_mlp.display.result_table import ResultTable
 from mnist_mlp.display.tensorboard import HyperparametersTable, TensorBoardImages
@@ -298,7 +299,7 @@ class CLI(LightningCLI):
             images = datamodule.test_set[0].cpu()[wrong]
             title = f"{len(wrong):,} of {len(labels):,} test images are classified wrong"
             draw_errors(images, labels[wrong], scores[wrong], wrong, title).savefig(picture, dpi=120)
-            print(f"{'written':<11} {picture}")
+            print(labelled("written", picture))
 
     def predict(self, model: MLPClassifier, datamodule: MNISTDataModule, ckpt_path: str) -> None:
         """Classify the images of `--images`, or the test images; raise a UserError if not all can be used."""

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,11 +13,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mnist_mlp.cli.failures import describe, unforeseen
+from mnist_mlp.cli.functions import FUNCTIONS, run_function
 from mnist_mlp.cli.help import columns, text_width
 from mnist_mlp.cli.lightning_cli import CLI, COMMANDS
 from mnist_mlp.cli.parser import fail
 from mnist_mlp.cli.short_names import nearest
-from mnist_mlp.cli.functions import FUNCTIONS, run_function
 from mnist_mlp.errors import StoppedBySignalError, TrainingError, UserError
 from mnist_mlp.runtime.signals import signals_as_errors
 
@@ -74,6 +75,8 @@ def run(args: list[str]) -> None:
         CLI(args)
     elif command in FUNCTIONS:
         run_function(command, args[1:])
+    elif command == "--version":
+        print(version("mnist_mlp"))
     elif command not in ("-h", "--help", "help"):
         meant = nearest(command, [*COMMANDS, *FUNCTIONS])
         advice = f"did you mean {meant}?" if meant else f"choose one of {names}"

@@ -8,11 +8,14 @@ from torch import Tensor
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import normalised
 from mnist_mlp.datasets.own_images import find_images, read_images, save_images
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import NotSureError, UserError
 from mnist_mlp.studies.report import show_table
 
-# A digit is sure if its score leads by so much: chosen on drawn digits, see tests/handwriting.py.
-LEAD, RAW_LEAD = 0.9, 0.25  # of probabilities, and of a network's raw outputs
+
+def least_lead(model: MLPClassifier) -> float:
+    """By how much the score of a sure digit leads. Chosen on drawn digits, see tests/handwriting.py."""
+    return 0.9 if model.hparams.loss == "cross_entropy" else 0.25  # of probabilities, of raw outputs
 
 
 def print_predictions(labels: Tensor, scores: Tensor) -> None:
@@ -49,7 +52,7 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
         raise UserError("--images: no image could be read")
     scores = model.scores(model(normalised(torch.stack([sign.image for sign in signs]))))
     highest, digits = (values.tolist() for values in scores.topk(2))
-    lead = LEAD if model.hparams.loss == "cross_entropy" else RAW_LEAD
+    lead = least_lead(model)
     rows = [
         {
             "file": str(sign.path),
@@ -66,8 +69,10 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
     csv.parent.mkdir(parents=True, exist_ok=True)
     show_table(rows, csv)
     unsure = sum(row["sure"] == "no" for row in rows)
-    print(f"\n{'not sure':<11} {unsure} of {len(rows)}, which lead by less than {lead}" if unsure else "")
-    print(f"{'written':<11} {csv}")
+    print()
+    if unsure:
+        print(labelled("not sure", f"{unsure} of {len(rows)}, which lead by less than {lead}"))
+    print(labelled("written", csv))
     if inputs is not None:
         save_images(signs, inputs)
     left = len(found) - len({sign.path for sign in signs})

@@ -97,15 +97,31 @@ def rows_off(ink: np.ndarray) -> np.ndarray:
     """Ink without its lines that are nearly level, (H, W), kept where strokes cross them."""
     from scipy import ndimage
 
-    height, width = ink.shape
     marked = ink > LIGHT / 2
     run = run_lengths(marked) + run_lengths(marked[::-1])[::-1] - 1  # up and down, the pixel itself counted twice
     thin = marked & (run <= max(2, LINE_WIDTH * max(ink.shape)))
-    drift = round(STEEPEST * width)
-    margin = ((2 * drift, 2 * drift), (0, 0))
     near = ndimage.binary_dilation(thin, UPRIGHT)  # a line has steps
     if near.any(axis=0).mean() <= LINE_LENGTH / 2:  # as in most drawings
         return ink
+    line = level_lines(near, marked) & thin
+    if not line.any():
+        return ink
+    thickest = 1.5 * np.median(run[line]) + 1
+    hit = ndimage.binary_dilation(line & (run <= thickest), UPRIGHT, iterations=-1, mask=marked)  # whole runs
+    return np.where(hit, 0, ink)
+
+
+def level_lines(near: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """Where straight lines that are nearly level go through a picture, (H, W) bool.
+
+    Each is a row of pixels on a slope, with those above and below it, most of which are `near` thin ink or hidden by
+    thick ink, which is `marked`.
+    """
+    from scipy import ndimage
+
+    height, width = near.shape
+    drift = round(STEEPEST * width)
+    margin = ((2 * drift, 2 * drift), (0, 0))
     seen = np.pad(near, margin)
     # Where thick ink hides it, or it has left the picture, a line is as it is elsewhere.
     weight = np.pad(near + LINE_LENGTH * (marked & ~near), margin, constant_values=LINE_LENGTH)
@@ -115,12 +131,7 @@ def rows_off(ink: np.ndarray) -> np.ndarray:
         y = np.arange(drift, height + 3 * drift)[:, None] + np.round(fall * x / width).astype(int)
         y = y[weight[y[:, ::4], x[::4]].mean(axis=1) > LINE_LENGTH]  # a fourth of the pixels tells
         line[y, x] |= seen[y, x].mean(axis=1, keepdims=True) > LINE_LENGTH / 2
-    line = ndimage.binary_dilation(line, UPRIGHT)[2 * drift : 2 * drift + height] & thin
-    if not line.any():
-        return ink
-    thickest = 1.5 * np.median(run[line]) + 1
-    hit = ndimage.binary_dilation(line & (run <= thickest), UPRIGHT, iterations=-1, mask=marked)  # whole runs
-    return np.where(hit, 0, ink)
+    return ndimage.binary_dilation(line, UPRIGHT)[2 * drift : 2 * drift + height]
 
 
 def run_lengths(marked: np.ndarray) -> np.ndarray:

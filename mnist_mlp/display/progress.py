@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from mnist_mlp.command_lines import command_for_checkpoint, known_to_commands
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.runtime.blocks import BlockCallback
 from mnist_mlp.schedules import Plateau
 
@@ -134,7 +135,7 @@ class ClosingSummary(BlockCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            print("\n" + "\n".join(f"{name:<11} {text}" for name, text in self.lines(trainer)), flush=True)
+            print("\n" + "\n".join(labelled(*line) for line in self.lines(trainer)), flush=True)
 
     def lines(self, trainer: Trainer) -> list[tuple[str, str]]:
         """The name and the text of each line of the summary."""
@@ -145,7 +146,7 @@ class ClosingSummary(BlockCallback):
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         lines += [("step size", self.plateaus(rule)) for rule in schedulers if isinstance(rule, Plateau)]
         if metrics.keys() >= {"val/loss", "val/accuracy"}:
-            text = f"loss {metrics['val/loss'].item():.4f}, accuracy {metrics['val/accuracy'].item():.2%}"
+            text = f"loss {metrics['val/loss'].item():.4f}, accuracy {metrics['val/accuracy'].item():.4f}"
             best = getattr(trainer.checkpoint_callback, "best_model_score", None)
             lines.append(("validation", f"{text}; best {best:.4f}" if best is not None else text))
         paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]

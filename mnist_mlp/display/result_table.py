@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from mnist_mlp.display.labelled import labelled
+
 
 class ResultTable(Callback):
     """Prints loss, accuracy and errors, and for a test those of each digit; writes them as JSON.
@@ -51,7 +53,7 @@ class ResultTable(Callback):
                     writer.add_scalar(f"test/{name}", result[name], self.step)
         for path in self.files:
             path.write_text(json.dumps({"data": trainer.datamodule.dataset} | result, indent=2) + "\n")
-            print(f"{'written':<11} {path}")
+            print(labelled("written", path))
 
     on_test_end = on_validation_end
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
@@ -34,7 +35,7 @@ def load_data(data: MNISTDataModule, device: str, choose: bool = True) -> torch.
     data.train_set, data.val_set = (
         (images.to(place), targets.to(place)) for images, targets in (data.train_set, data.val_set)
     )
-    print(f"{'data set':<11} {data.description}", flush=True)
+    print(labelled("data set", data.description), flush=True)
     return place
 
 

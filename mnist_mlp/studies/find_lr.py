@@ -21,6 +21,7 @@ from mnist_mlp.arguments import StepSize
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import command_with_settings
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import TrainingError
 from mnist_mlp.evaluation import Batch
 from mnist_mlp.gradient import Loss, sgd
@@ -144,7 +145,7 @@ def find_lr(
     def try_out(lrs: Iterable[float]) -> None:
         new = sorted(set(lrs) - trials.keys())
         if new:
-            print(f"{'trying':<11} {', '.join(f'{lr:g}' for lr in new)}: {updates} updates each", flush=True)
+            print(labelled("trying", f"{', '.join(f'{lr:g}' for lr in new)}: {updates} updates each"), flush=True)
         for lr in tqdm(new, "step sizes", disable=None, leave=False):
             batches = data.batches(data.hparams.batch_size).epochs()
             trials[lr] = try_step_size(net, loss_fn, batches, lr, updates, guessing)

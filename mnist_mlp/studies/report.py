@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.command_lines import known_to_commands
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.display.labelled import labelled
 
 # Okabe and Ito's colours, which colour-blind people tell apart; dashes, markers and widths do without any.
 STYLES: list[dict[str, Any]] = [
@@ -97,10 +98,10 @@ class Report:
         print()
         for label, command in suggestions.items():
             if self.suggests:
-                print(f"{label:<11} {command}")
+                print(labelled(label, command))
         for path in sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png")]):
-            print(f"{'written':<11} {path}")
-        print(f"{'curves':<11} {shlex.join(['tensorboard', '--logdir', str(self.folder)])}", flush=True)
+            print(labelled("written", path))
+        print(labelled("curves", shlex.join(["tensorboard", "--logdir", str(self.folder)])), flush=True)
 
 
 def plot_curves(
