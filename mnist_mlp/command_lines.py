@@ -12,12 +12,12 @@ SCHEDULE = frozenset({"model.schedule", "model.monitor", "model.patience", "mode
 DISTORTION = frozenset({"data.distort", *(f"data.{name}" for name in STRENGTHS)})
 TRAINER = frozenset({"trainer.max_epochs", "trainer.max_steps", "trainer.log_every_n_steps"})
 EVALUATION = SCHEDULE | DISTORTION | TRAINER | {"model.lr", "model.log_grad_norm"}
-EVALUATION |= {"optimizer", "lr_scheduler", "pictures"}
+EVALUATION |= {"optimizer", "lr_scheduler", "pictures", "data.batch_size"}
 UNUSED: dict[str, frozenset[str]] = {  # options of `fit` that a command chooses itself or does without
     "fit": frozenset(),
     "validate": EVALUATION,
-    "test": EVALUATION,
-    "predict": EVALUATION,
+    "test": EVALUATION | {"data.val_size"},
+    "predict": EVALUATION | {"data.val_size"},
     "prepare_data": DISTORTION | {"data.source", "data.batch_size", "data.val_size", "data.seed"},
     "find_lr": SCHEDULE | {"model.lr", "model.log_grad_norm"},
     "compare_batch_sizes": SCHEDULE | {"model.lr", "data.batch_size"},

@@ -1,10 +1,13 @@
 """The notebook's network: affine layers with a softplus between them."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import nn
+
+from mnist_mlp.deskew import Deskew
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # The notebook's choice. Above z = threshold/beta = 0.04 it is the identity, and there it jumps down by
@@ -22,6 +25,7 @@ class MLP(nn.Sequential):
     draws them, so a seed gives the weights that it gives in the notebook.
 
     `hidden` has the units of each hidden layer, none for a single affine map; an unknown activation is a KeyError.
+    With `deskew` a fixed layer sets the images, which are square, upright first.
     Shapes: x (B, ...) with `in_features` values per image, flattened first; output (B, num_classes). Both float32.
     """
 
@@ -31,8 +35,12 @@ class MLP(nn.Sequential):
         activation: str = "softplus",
         in_features: int = 28 * 28,
         num_classes: int = 10,
+        deskew: bool = False,
     ) -> None:
-        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if deskew:
+            layers["deskew"] = Deskew(math.isqrt(in_features))
+        layers["flatten"] = nn.Flatten()
         for i, (fan_in, fan_out) in enumerate(pairwise((in_features, *hidden, num_classes)), start=1):
             if i > 1:
                 layers[f"nonlin{i - 1}"] = ACTIVATIONS[activation]()

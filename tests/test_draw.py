@@ -164,6 +164,7 @@ def page_of(browser: Any, folder: Path, **settings: Any) -> tuple[Page, MLPClass
         {"hidden": [60, 50, 40, 30], "activation": "relu", "loss": "cross_entropy"},
         {"hidden": [80, 40], "loss": "squared"},
         {"hidden": [], "loss": "cross_entropy"},
+        {"hidden": [50], "deskew": True},
     ],
 )
 def test_any_network_sees_and_scores_as_in_python(browser: Any, tmp_path: Path, settings: dict[str, Any]) -> None:

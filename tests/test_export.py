@@ -30,7 +30,12 @@ def scores_of(path: Path, images: Tensor) -> Tensor:
 @exports
 @pytest.mark.parametrize("ending", [".onnx", ".pt2"])
 @pytest.mark.parametrize(
-    "settings", [(), ("--model.loss", "cross_entropy", "--model.activation", "relu", "--model.hidden", "[30,20]")]
+    "settings",
+    [
+        (),
+        ("--model.loss", "cross_entropy", "--model.activation", "relu", "--model.hidden", "[30,20]"),
+        ("--model.deskew", "true"),
+    ],
 )
 def test_an_exported_program_takes_bytes_and_gives_the_scores(
     settings: tuple[object, ...], ending: str, run: Run

@@ -83,6 +83,17 @@ def test_replays_are_the_updates(
     assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_replays_are_the_updates_of_a_network_that_deskews(
+    precision: str, tmp_path: Path, replays: list[CPUGraph]
+) -> None:
+    plain = Run(tmp_path, False, {"deskew": True}, precision=precision)
+    blocks = Run(tmp_path, True, {"deskew": True}, precision=precision)
+    assert replays
+    assert blocks.seen.metrics == plain.seen.metrics
+    assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
+
+
 @pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}])
 @pytest.mark.parametrize("scheduler", ["LinearLR", "OneCycleLR", "SequentialLR"])  # the latter two change the momentum
 def test_replays_are_the_updates_of_other_rules(

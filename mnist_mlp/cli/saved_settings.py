@@ -15,7 +15,7 @@ from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.errors import UserError
 
-FIXED = {"model.hidden", "model.activation"}
+FIXED = {"model.hidden", "model.activation", "model.deskew"}
 FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", *CLASSES}
 FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
 
