@@ -294,7 +294,8 @@ show("compare_batch_sizes")
 # %% [markdown]
 # ## Where to go from here
 #
-# Use what you have found, and look at the test images once, at the end:
+# Use what you have found: the smallest batches, which make the most updates of an epoch, with their best step size.
+# Look at the test images once, at the end:
 
 # %%
 size = min(best)
