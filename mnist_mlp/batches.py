@@ -1,5 +1,6 @@
 """Batches of tensors that lie on the training device: shuffled and resumable for training, in order for evaluation."""
 
+import math
 from collections.abc import Iterator
 from itertools import count
 
@@ -17,7 +18,7 @@ class Batches:
     Batch k of an epoch is a function of (seed, epoch, k) alone. Among several processes, each with its `batch_size`,
     process r takes every `world_size`-th image of the whole batch of `world_size * batch_size`: the union over
     processes is the batch that one process would see with that size. The last batch may be smaller. With a
-    `distortion` every image gets a new deformation in every epoch.
+    `distortion` every image gets a new deformation in every epoch, which may fade as `max_epochs` come near.
 
     The state (`state_dict`) says how many batches of which epoch have been handed out. Lightning saves it in
     checkpoints, restores it, and tells the epoch through `sampler.set_epoch`.
@@ -30,6 +31,7 @@ class Batches:
         rank: This process's number.
         world_size: Number of processes.
         distortion: Deforms the images of every batch.
+        max_epochs: Epochs of the whole run.
     """
 
     def __init__(
@@ -41,11 +43,12 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         distortion: Distortion | None = None,
+        max_epochs: float = math.inf,
     ) -> None:
-        self.images, self.targets = images, targets
+        self.images, self.targets = distortion.sharpened(images) if distortion else images, targets
         self.whole_batch_size = batch_size * world_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.distortion = distortion
+        self.distortion, self.max_epochs = distortion, max_epochs
         self.deformations: Tensor | None = None  # of each image in this epoch
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
@@ -70,7 +73,8 @@ class Batches:
         if self.distortion:
             # One per image, not per place in the order, and all at once: so they depend neither on the number of
             # processes nor on where a run was interrupted. In the same memory, which a CUDA graph reads.
-            self.deformations = self.distortion.draw(len(self.images), self.epoch_seed(), out=self.deformations)
+            strength = self.distortion.strength(self.epoch, self.max_epochs)
+            self.deformations = self.distortion.draw(len(self.images), self.epoch_seed(), strength, self.deformations)
         for k in range(start, len(batches)):
             # Count the batch before yielding it, so that a checkpoint saved after its update does not replay it.
             self.position = k + 1

@@ -1,5 +1,6 @@
 """The data module: whole data sets as tensors on the training device, each batch one gather."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ class MNISTDataModule(LightningDataModule):
         shift: Largest shift each way, in pixels.
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
+        fade: Share of the epochs, at the end, in which deformations fade away.
 
     Raises:
         UserError: `val_size` leaves fewer than `batch_size` images to train on, or a strength is out of range.
@@ -76,6 +78,7 @@ class MNISTDataModule(LightningDataModule):
         shift: float = 1.0,
         elastic: float = 0.8,
         sigma: float = 4.0,
+        fade: float = 0.0,
     ) -> None:
         super().__init__()
         data_dir = str(Path(data_dir).expanduser())
@@ -167,7 +170,9 @@ class MNISTDataModule(LightningDataModule):
     def batches(self, batch_size: int) -> Batches:
         """This process's training images in a new order, and deformed anew, every epoch."""
         distortion = self.distortion(self.train_set[0].device)
-        return Batches(*self.train_set, batch_size, self.hparams.seed, *self.rank_and_world_size, distortion)
+        epochs = self.trainer and self.trainer.max_epochs
+        limit = epochs if epochs and epochs > 0 else math.inf
+        return Batches(*self.train_set, batch_size, self.hparams.seed, *self.rank_and_world_size, distortion, limit)
 
     def train_dataloader(self) -> Any:
         """The training images in a new order every epoch."""

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mnist_mlp import MNISTDataModule
@@ -122,7 +124,63 @@ def test_every_image_has_a_deformation_of_its_own() -> None:
     torch.testing.assert_close(distortion(other, coefficients)[:7], deformed[:7], rtol=0, atol=1e-5)
 
 
-MOST = {"rotation": 180, "scale": 0.9, "shear": 10, "shift": 28, "elastic": 28, "sigma": 100}
+def test_sharpening_halves_the_blur_of_reading_between_pixels() -> None:
+    distortion = Distortion()
+    smooth = F.interpolate(images(20), scale_factor=0.5, mode="area")
+    smooth = F.interpolate(smooth, scale_factor=2, mode="bicubic")  # no finer than strokes are
+    half = distortion.draw(20, seed=0)
+    half[:, 0, 0, 0] = 1 / 28  # half a pixel
+    twice = half.clone()
+    twice[:, 0, 0, 0] = -1 / 28
+    kept = [
+        distortion(distortion(source, half), twice).square().sum() for source in (smooth, distortion.sharpened(smooth))
+    ]
+    lost, less = (1 - (each / smooth.square().sum()).item() for each in kept)
+    assert lost > 0.05
+    assert abs(less) < lost / 2
+
+
+def test_sharpening_leaves_the_background_alone() -> None:
+    blank = torch.full((2, 1, 28, 28), -0.42)
+    torch.testing.assert_close(Distortion(background=-0.42).sharpened(blank), blank)
+
+
+def test_without_strength_nothing_moves_and_half_of_it_moves_half_as_far() -> None:
+    distortion, own = Distortion(**STRONG), places(Distortion(), 1)
+    moved = [
+        (torch.einsum("ip,ncpq,jq->ncij", distortion.basis, c, distortion.basis) * 14 - own).abs().mean().item()
+        for c in (distortion.draw(200, 0, strength) for strength in (0, 0.5, 1))
+    ]
+    assert moved[0] == pytest.approx(0, abs=1e-5)
+    assert moved[1] == pytest.approx(moved[2] / 2, rel=0.05)
+
+
+def test_deformations_fade_at_the_end_of_the_run() -> None:
+    distortion = Distortion(**STRONG, fade=0.4)
+    assert [distortion.strength(epoch, 10) for epoch in range(10)] == pytest.approx([1] * 7 + [0.75, 0.5, 0.25])
+    assert distortion.strength(10**6, math.inf) == Distortion().strength(9, 10) == 1
+    batches = Batches(images(200), torch.arange(200), 200, 0, distortion=distortion, max_epochs=10)
+    shifts = []
+    for epoch in (0, 6, 8, 9):
+        batches.set_epoch(epoch)
+        next(iter(batches))
+        assert batches.deformations is not None
+        shifts.append(batches.deformations[:, :, 0, 0].abs().max().item() * 14)
+    assert shifts == pytest.approx([1, 1, 0.5, 0.25], rel=0.05)
+
+
+def test_deformations_fade_over_the_epochs_of_the_trainer() -> None:
+    data = MNISTDataModule(source="digits", distort=True, fade=0.5)
+    assert data.distortion(torch.device("cpu")).fade == 0.5
+    data.setup("fit")
+    assert data.batches(100).max_epochs == math.inf
+    data.trainer = Trainer(max_epochs=7, logger=False, enable_checkpointing=False)
+    assert data.batches(100).max_epochs == 7
+    data.trainer = Trainer(max_steps=7, logger=False, enable_checkpointing=False)
+    assert data.batches(100).max_epochs == math.inf
+
+
+MOST = {"rotation": 180, "scale": 0.9, "shear": 10, "shift": 28, "elastic": 28, "sigma": 100, "fade": 1}
 
 
 @pytest.mark.parametrize("extreme", [*({name: most} for name, most in MOST.items()), MOST], ids=str)

@@ -8,9 +8,18 @@ from torch import Tensor
 
 from mnist_mlp.errors import UserError
 
+SHARPER = 0.1  # takes 40 % off the error of bilinear interpolation; the bicubic takes 64 % off, in 4 times the time
 NEGLIGIBLE = 1e-4  # modes of the elastic field with less than this share of the largest variance are left out
 # Lowest and highest sensible values for 28x28 images.
-STRENGTHS = dict(rotation=(0, 180), scale=(0, 0.9), shear=(0, 10), shift=(0, 28), elastic=(0, 28), sigma=(1, 100))
+STRENGTHS = {
+    "rotation": (0, 180),
+    "scale": (0, 0.9),
+    "shear": (0, 10),
+    "shift": (0, 28),
+    "elastic": (0, 28),
+    "sigma": (1, 100),
+    "fade": (0, 1),
+}
 
 
 class Distortion:
@@ -18,7 +27,8 @@ class Distortion:
 
     Each pixel of a deformed image is read by bilinear interpolation from another place in the original: the pixel's
     own place under a random affine map about the image's centre, displaced by a random smooth field, which is white
-    noise under a Gaussian filter (Simard, Steinkraus and Platt 2003).
+    noise under a Gaussian filter (Simard, Steinkraus and Platt 2003). Such reading blurs, which no test image is: give
+    it images that are `sharpened`.
 
     Map and field are both sums of products of a function of the row and a function of the column: 1 and the
     coordinate for the map, and for the field the first few eigenvectors of its covariance exp(-d²/4σ²) along one
@@ -33,6 +43,7 @@ class Distortion:
         shift: Largest shift along each axis, in pixels.
         elastic: Standard deviation of the elastic displacement along each axis, in pixels.
         sigma: Width of the Gaussian filter, in pixels; a large one gives few, long waves and needs less memory.
+        fade: Share of the epochs, the last ones, in which all strengths fall to zero: as no test image is deformed.
         background: Value of pixels read from outside the image.
         size: Side of an image, in pixels.
         device: Device of the images.
@@ -49,17 +60,18 @@ class Distortion:
         shift: float = 0,
         elastic: float = 0,
         sigma: float = 4,
+        fade: float = 0,
         *,
         background: float = 0,
         size: int = 28,
         device: torch.device | str = "cpu",
     ) -> None:
-        values = (rotation, scale, shear, shift, elastic, sigma)
+        values = (rotation, scale, shear, shift, elastic, sigma, fade)
         for (name, (low, high)), value in zip(STRENGTHS.items(), values, strict=True):
             if not low <= value <= high:
                 raise UserError(f"--data.{name} is {value:g}: it must be from {low} to {high}")
         self.rotation, self.scale, self.shear, self.shift, self.elastic = rotation, scale, shear, shift, elastic
-        self.background, self.size = background, size
+        self.fade, self.background, self.size = fade, background, size
         pixels = torch.arange(size, dtype=torch.float64)
         coordinate = (2 * pixels + 1) / size - 1  # as in `grid_sample`: the image's edges are at -1 and 1
         variances, modes = torch.linalg.eigh(torch.exp(-(((pixels[:, None] - pixels) / sigma) ** 2) / 4))
@@ -67,8 +79,22 @@ class Distortion:
         waves = modes[:, kept] * variances[kept].sqrt()
         self.basis = torch.cat((torch.ones(size, 1), coordinate[:, None], waves), dim=1).float().to(device)
 
-    def draw(self, number: int, seed: int, out: Tensor | None = None) -> Tensor:
+    def sharpened(self, images: Tensor) -> Tensor:
+        """Images, (B, 1, size, size) float, as they should be before they are deformed and by that blurred."""
+        kernel = images.new_tensor([-SHARPER, 1 + 2 * SHARPER, -SHARPER])
+        ink = images - self.background
+        for shape, padding in (((1, 1, 3, 1), (1, 0)), ((1, 1, 1, 3), (0, 1))):
+            ink = F.conv2d(ink, kernel.view(shape), padding=padding)
+        return ink + self.background
+
+    def strength(self, epoch: int, epochs: float) -> float:
+        """The factor, 0 to 1, of all strengths in an epoch, counted from 0, of so many."""
+        return min(1, (1 - epoch / epochs) / self.fade) if self.fade else 1
+
+    def draw(self, number: int, seed: int, strength: float = 1, out: Tensor | None = None) -> Tensor:
         """Draw random deformations, which depend only on the seed, 0 to 2⁶⁴ - 1, and on the kind of device.
+
+        All strengths are multiplied by `strength`.
 
         Return (number, 2, m, m) float32: for the column and the row from which a pixel is read, the coefficients of
         the products of m functions of the pixel's row and m of its column. An earlier result for the same number may
@@ -82,13 +108,16 @@ class Distortion:
         }
         c = self.basis.new_zeros(number, 2, m, m) if out is None else out
         angle, width, height, shear, *shifts = torch.rand(6, number, **options) * 2 - 1
-        angle = torch.deg2rad(self.rotation * angle)
-        width, height, shear = 1 + self.scale * width, 1 + self.scale * height, self.shear * shear
+        rotation, scale, slant, shift, elastic = (
+            strength * each for each in (self.rotation, self.scale, self.shear, self.shift, self.elastic)
+        )
+        angle = torch.deg2rad(rotation * angle)
+        width, height, shear = 1 + scale * width, 1 + scale * height, slant * shear
         cos, sin = angle.cos(), angle.sin()
         c[:, 0, 0, 1], c[:, 0, 1, 0] = cos * width, (shear * cos - sin) * height
         c[:, 1, 0, 1], c[:, 1, 1, 0] = sin * width, (shear * sin + cos) * height
-        c[:, :, 0, 0] = self.shift * 2 / self.size * torch.stack(shifts, dim=1)
-        c[:, :, 2:, 2:] = torch.randn(number, 2, m - 2, m - 2, **options).mul_(self.elastic * 2 / self.size)
+        c[:, :, 0, 0] = shift * 2 / self.size * torch.stack(shifts, dim=1)
+        c[:, :, 2:, 2:] = torch.randn(number, 2, m - 2, m - 2, **options).mul_(elastic * 2 / self.size)
         return c
 
     def __call__(self, images: Tensor, coefficients: Tensor) -> Tensor:

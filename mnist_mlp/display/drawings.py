@@ -22,7 +22,7 @@ def draw_deformations(datamodule: MNISTDataModule) -> Tensor:
     image = datamodule.train_set[0][:1]
     distortion = datamodule.distortion(image.device)
     assert distortion is not None
-    deformed = distortion(image.expand(20, -1, -1, -1), distortion.draw(20, seed=0))
+    deformed = distortion(distortion.sharpened(image).expand(20, -1, -1, -1), distortion.draw(20, seed=0))
     pixels = torch.cat((image, deformed)).cpu() * STD + MEAN
     return make_grid(F.interpolate(pixels, scale_factor=PIXEL), nrow=7, pad_value=0.5).clamp(0, 1)
 
