@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mnist_mlp import MLP
+from mnist_mlp.datasets.distortion import Distortion
 from mnist_mlp.deskew import Deskew
 
 
@@ -31,6 +32,13 @@ def test_an_upright_digit_in_the_middle_is_left_alone() -> None:
     image = torch.rand(1, 1, 28, 28)
     image = image + image.flip(3) + image.flip(2) + image.flip(2, 3)  # as symmetrical as can be
     torch.testing.assert_close(Deskew()(image), image, rtol=0, atol=1e-4)
+
+
+def test_deformed_training_images_come_out_as_the_originals_do() -> None:
+    image, distortion = 3.2 * (ellipse() > 0.5).float() - 0.42, Distortion(shear=0.4, shift=2, background=-0.42)
+    deformed = distortion(distortion.sharpened(image).expand(20, -1, -1, -1), distortion.draw(20, seed=0))
+    assert (deformed - image).abs().mean() > 0.08
+    assert (Deskew()(deformed) - Deskew()(image)).abs().mean() < 0.03
 
 
 @pytest.mark.parametrize("level", [0.0, -0.42])

@@ -40,7 +40,7 @@ def test_nothing_happens_at_strength_0() -> None:
 
 @pytest.mark.parametrize(("down", "right"), [(0, 1), (0, -1), (1, 0), (-1, 0), (2, -3)])
 def test_a_shift_by_whole_pixels_is_a_roll(down: int, right: int) -> None:
-    x, distortion = images(5), Distortion(background=0.3)
+    x, distortion = 0.3 + images(5), Distortion(background=0.3)
     x[:, :, [*range(4), *range(24, 28)]] = x[..., [*range(4), *range(24, 28)]] = 0.3  # which comes in from outside
     shift = distortion.draw(5, seed=0)
     shift[:, 0, 0, 0], shift[:, 1, 0, 0] = -right * 2 / 28, -down * 2 / 28
@@ -140,9 +140,14 @@ def test_sharpening_halves_the_blur_of_reading_between_pixels() -> None:
     assert abs(less) < lost / 2
 
 
-def test_sharpening_leaves_the_background_alone() -> None:
+def test_nothing_becomes_darker_than_the_background() -> None:
+    """Or `Deskew` would take all the background for ink."""
+    distortion = Distortion(**STRONG, background=-0.42)
     blank = torch.full((2, 1, 28, 28), -0.42)
-    torch.testing.assert_close(Distortion(background=-0.42).sharpened(blank), blank)
+    torch.testing.assert_close(distortion.sharpened(blank), blank)
+    sharp = distortion.sharpened(images(20).round() - 0.42)
+    assert sharp.min() < -0.5
+    assert distortion(sharp, distortion.draw(20, seed=0)).min() == pytest.approx(-0.42, abs=1e-6)
 
 
 def test_without_strength_nothing_moves_and_half_of_it_moves_half_as_far() -> None:

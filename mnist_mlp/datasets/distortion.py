@@ -126,4 +126,5 @@ class Distortion:
         with torch.autocast(self.basis.device.type, enabled=False):  # places in bfloat16 would be pixels off
             rows = (coefficients.reshape(-1, m) @ self.basis.T).view(-1, m, self.size)
             places = (self.basis @ rows).view(-1, 2, self.size, self.size).permute(0, 2, 3, 1)
-            return F.grid_sample(images - self.background, places, align_corners=False).add_(self.background)
+            read = F.grid_sample(images - self.background, places, align_corners=False)
+            return read.clamp_(min=0).add_(self.background)  # nothing is darker than the background but by sharpening
