@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALLEST = 1e-6  # of a mass or a variance: a blank image, and one of a single row, stay as they are
+SMALLEST = 1e-6  # of a mass or a variance: nothing moves a blank image, and nothing shears a single row
 
 
 class Deskew(nn.Module):

@@ -140,6 +140,7 @@ def find_lr(
     net, loss_fn = model.net.to(load_data(data, device, choose=False)), model.loss_fn
     use_onednn(net)
     guessing = guessing_loss(loss_fn, data.train_set[1].shape[1])
+    batches = data.batches(data.hparams.batch_size)
     trials: dict[float, Trial] = {}
 
     def try_out(lrs: Iterable[float]) -> None:
@@ -147,8 +148,7 @@ def find_lr(
         if new:
             print(labelled("trying", f"{', '.join(f'{lr:g}' for lr in new)}: {updates} updates each"), flush=True)
         for lr in tqdm(new, "step sizes", disable=None, leave=False):
-            batches = data.batches(data.hparams.batch_size).epochs()
-            trials[lr] = try_step_size(net, loss_fn, batches, lr, updates, guessing)
+            trials[lr] = try_step_size(net, loss_fn, batches.epochs(), lr, updates, guessing)
 
     def working() -> list[float]:
         return sorted(lr for lr, trial in trials.items() if trial.verdict == "works")
