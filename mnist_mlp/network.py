@@ -2,12 +2,14 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
 from mnist_mlp.deskew import Deskew
+from mnist_mlp.directions import Directions
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # The notebook's choice. Above z = threshold/beta = 0.04 it is the identity, and there it jumps down by
@@ -15,6 +17,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": lambda: nn.Softplus(beta=25, threshold=1),
     "relu": nn.ReLU,
 }
+
+
+STRUCTURE = ("hidden", "activation", "deskew", "directions")  # the settings that make a network
 
 
 class MLP(nn.Sequential):
@@ -25,7 +30,8 @@ class MLP(nn.Sequential):
     draws them, so a seed gives the weights that it gives in the notebook.
 
     `hidden` has the units of each hidden layer, none for a single affine map; an unknown activation is a KeyError.
-    With `deskew` a fixed layer sets the images, which are square, upright first.
+    Fixed layers may prepare the images, which are then square: `deskew` sets them upright, and with `directions` the
+    first affine layer sees maps of their edges, 1,568 numbers for 28x28 pixels.
     Shapes: x (B, ...) with `in_features` values per image, flattened first; output (B, num_classes). Both float32.
     """
 
@@ -36,13 +42,22 @@ class MLP(nn.Sequential):
         in_features: int = 28 * 28,
         num_classes: int = 10,
         deskew: bool = False,
+        directions: bool = False,
     ) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if deskew:
             layers["deskew"] = Deskew(math.isqrt(in_features))
+        if directions:
+            layers["directions"] = edges = Directions(math.isqrt(in_features))
+            in_features = edges.out_features
         layers["flatten"] = nn.Flatten()
         for i, (fan_in, fan_out) in enumerate(pairwise((in_features, *hidden, num_classes)), start=1):
             if i > 1:
                 layers[f"nonlin{i - 1}"] = ACTIVATIONS[activation]()
             layers[f"fc{i}"] = nn.Linear(fan_in, fan_out)
         super().__init__(layers)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "MLP":
+        """The network of an `MLPClassifier` with these settings and others."""
+        return cls(**{name: settings[name] for name in STRUCTURE})

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = [path.parent for path in FILES if path.name == "__init__.py" and path.parent != PACKAGE]
 FLOORS = [  # modules and folders, which import from lower floors only, and a folder's modules from one another
     ["errors"],
-    ["arguments", "processes", "datasets", "command_lines", "manual_optimization", "openmp", "deskew"],
+    ["arguments", "processes", "datasets", "command_lines", "manual_optimization", "openmp", "deskew", "directions"],
     ["network", "gradient", "schedules"],
     ["evaluation"],
     ["batches"],
@@ -32,6 +32,7 @@ GROUND_FLOOR = {  # all they import
     "arguments": {"errors"},
     "openmp": set(),
     "deskew": set(),
+    "directions": set(),
     "processes": set(),
     "datasets": {"errors"},
     "command_lines": {"datasets", "errors"},

@@ -165,6 +165,8 @@ def page_of(browser: Any, folder: Path, **settings: Any) -> tuple[Page, MLPClass
         {"hidden": [80, 40], "loss": "squared"},
         {"hidden": [], "loss": "cross_entropy"},
         {"hidden": [50], "deskew": True},
+        {"hidden": [50], "directions": True},
+        {"hidden": [50, 20], "deskew": True, "directions": True},
     ],
 )
 def test_any_network_sees_and_scores_as_in_python(browser: Any, tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def scores_of(path: Path, images: Tensor) -> Tensor:
     [
         (),
         ("--model.loss", "cross_entropy", "--model.activation", "relu", "--model.hidden", "[30,20]"),
-        ("--model.deskew", "true"),
+        ("--model.deskew", "true", "--model.directions", "true"),
     ],
 )
 def test_an_exported_program_takes_bytes_and_gives_the_scores(

@@ -83,12 +83,13 @@ def test_replays_are_the_updates(
     assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())
 
 
+@pytest.mark.parametrize("layer", ["deskew", "directions"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-def test_replays_are_the_updates_of_a_network_that_deskews(
-    precision: str, tmp_path: Path, replays: list[CPUGraph]
+def test_replays_are_the_updates_of_a_network_with_a_fixed_layer(
+    precision: str, layer: str, tmp_path: Path, replays: list[CPUGraph]
 ) -> None:
-    plain = Run(tmp_path, False, {"deskew": True}, precision=precision)
-    blocks = Run(tmp_path, True, {"deskew": True}, precision=precision)
+    plain = Run(tmp_path, False, {layer: True}, precision=precision)
+    blocks = Run(tmp_path, True, {layer: True}, precision=precision)
     assert replays
     assert blocks.seen.metrics == plain.seen.metrics
     assert_same_parameters(blocks.model.state_dict(), plain.model.state_dict())

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from mnist_mlp.display.drawings import draw_confusion, draw_worst_errors, mosaic
+from mnist_mlp.display.drawings import draw_confusion, draw_weights, draw_worst_errors, mosaic
 
 FIT = ("fit", *SMALL, "--model.loss", "cross_entropy")
 LAST = ("--ckpt_path", "last")
@@ -136,6 +136,7 @@ def test_no_pictures_on_demand(pages: Callable[..., EventAccumulator]) -> None:
         ("--trainer.precision", "64-true"),
         ("--data.val_size", 0),
         ("--model.hidden", "[]"),
+        ("--model.directions", "true"),
         ("--trainer.enable_checkpointing", "false"),
         pytest.param(("--trainer.accelerator", "gpu", "--data.distort", "true"), marks=pytest.mark.gpu),
     ],
@@ -145,6 +146,15 @@ def test_pictures_of_every_kind_of_run(options: tuple[object, ...], pages: Calla
     found = pages("--pictures", "true", *options)
     assert ("view/errors" in found.Tags()["images"]) == ("--data.val_size" not in options)
     assert len(found.Images("view/weights")) == 3
+
+
+def test_the_weights_of_a_unit_are_drawn_as_one_image_or_as_rows_of_maps() -> None:
+    assert draw_weights(torch.randn(120, 784), 1, 1).shape == (3, 302, 302)
+    units = torch.zeros(2, 8, 4, 4)
+    units[0, 6, 1, 3] = 1
+    picture = draw_weights(units.flatten(1), 2, 4)[0]
+    assert picture.shape == (2 * 4 + 4, 2 * (4 * 4 + 2) + 2)
+    assert picture[2 + 1 * 4 + 1, 2 + 2 * 4 + 3] == 1  # map 6 is the third of the second row
 
 
 def test_a_run_that_goes_on_keeps_its_pictures(pages: Callable[..., EventAccumulator], run: Run) -> None:

@@ -16,6 +16,7 @@ from mnist_mlp.data import MEAN, STD
 from mnist_mlp.datasets.mnist_form import BOX, SIDE, THINNEST
 from mnist_mlp.datasets.paper import DARK, FAINTEST, LIGHT, LONGEST
 from mnist_mlp.deskew import SMALLEST, Deskew
+from mnist_mlp.directions import STEP, WEIGHT, WINDOW, Directions
 from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import UserError
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
@@ -87,6 +88,8 @@ def as_json(layer: nn.Module) -> dict[str, Any]:
         numbers = {"weight": base64_of(layer.weight), "bias": base64_of(layer.bias)}
     elif isinstance(layer, Deskew):
         numbers = {"size": layer.size, "smallest": SMALLEST}
+    elif isinstance(layer, Directions):
+        numbers = {"size": layer.size, "step": STEP, "window": WINDOW, "weight": WEIGHT}
     elif isinstance(layer, nn.Softplus):
         numbers = {"beta": layer.beta, "threshold": layer.threshold}
     return {"kind": type(layer).__name__, **numbers}

@@ -145,5 +145,5 @@ def label_of(model: MLPClassifier, data: MNISTDataModule, optimizer: Namespace |
     words += [f"lr={lr:g}"] if isinstance(lr, float) else []
     words += [settings.schedule] * (settings.schedule != "constant")
     words += ["-".join(map(str, settings.hidden)) or "affine", f"batch={data.hparams.batch_size}"]
-    words += ["deskew"] * settings.deskew + ["distort"] * data.hparams.distort
+    words += ["deskew"] * settings.deskew + ["directions"] * settings.directions + ["distort"] * data.hparams.distort
     return ",".join(words)[:LONGEST]

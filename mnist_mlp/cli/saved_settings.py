@@ -14,8 +14,9 @@ from mnist_mlp.cli.settings_file import CLASSES
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.errors import UserError
+from mnist_mlp.network import STRUCTURE
 
-FIXED = {"model.hidden", "model.activation", "model.deskew"}
+FIXED = {f"model.{name}" for name in STRUCTURE}
 FIXED_IN_FIT = FIXED | {"model.schedule", "model.monitor", *CLASSES}
 FIXED_IN_FIT |= {"data.source", "data.val_size", "seed_everything"}
 

@@ -82,7 +82,7 @@ def try_update_rule(config: Namespace) -> None:
     if not config.optimizer:  # nor a scheduler
         return
     with torch.device("meta"):  # which draws no random numbers
-        shapes = [u.shape for u in MLP(config.model.hidden).parameters()]
+        shapes = [u.shape for u in MLP.of(config.model).parameters()]
     made: Any = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
     for u in made:
         u.grad = torch.zeros_like(u)

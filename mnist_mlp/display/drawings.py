@@ -1,5 +1,7 @@
 """Drawings of digits, weights and errors, for TensorBoard and for files."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
@@ -32,12 +34,16 @@ def draw_digits(images: Tensor) -> Tensor:
     return make_grid(images[:SHOWN].float().cpu() * STD + MEAN, nrow=10, pad_value=0.5).clamp(0, 1)
 
 
-def draw_weights(weight: Tensor) -> Tensor:
-    """Draw the incoming weights, (units, 784) float, of the first 100 units of the first layer, each as an image.
+def draw_weights(weight: Tensor, rows: int, columns: int) -> Tensor:
+    """Draw the incoming weights of the first 100 units of the first layer, each as rows of square maps.
 
+    They are (units, inputs) float, with rows * columns * side² inputs: an image is one map, `Directions` make eight.
     Return (3, H, W) float32 in 0..1: 0 is gray, black and white are four standard deviations away.
     """
-    images = weight.detach()[:SHOWN].float().cpu().view(-1, 1, 28, 28)
+    weight = weight.detach()[:SHOWN].float().cpu()
+    side = math.isqrt(weight.shape[1] // (rows * columns))
+    maps = weight.view(-1, rows, columns, side, side).transpose(2, 3)
+    images = maps.reshape(-1, 1, rows * side, columns * side)
     return make_grid(0.5 + images / (8 * images.std()), nrow=10, pad_value=1).clamp(0, 1)
 
 

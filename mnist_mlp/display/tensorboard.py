@@ -78,9 +78,9 @@ class TensorBoardImages(BlockCallback):
     def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """Draw the first layer's weights, and histograms of all layers' weights and of their gradient."""
         if all(parameter.isfinite().all() for parameter in pl_module.parameters()):
-            self.writer.add_image(
-                "view/weights", draw_weights(pl_module.net.get_parameter("fc1.weight")), self.step(trainer)
-            )
+            maps = (2, 4) if pl_module.hparams.directions else (1, 1)
+            picture = draw_weights(pl_module.net.get_parameter("fc1.weight"), *maps)
+            self.writer.add_image("view/weights", picture, self.step(trainer))
         with trainer.precision_plugin.forward_context():
             _, gradient = loss_and_gradient(pl_module.net, pl_module.loss_fn, *self.batch)
         trained = [(name, u) for name, u in pl_module.net.named_parameters() if u.requires_grad]

@@ -132,7 +132,7 @@ def check_settings(checkpoint: dict[str, Any]) -> None:
         if not value.isfinite().all():
             raise UserError(f"state_dict.{name} has infinite or NaN parameters: the run had diverged")
     with torch.device("meta"):  # without memory
-        net = MLP(checkpoint["hyper_parameters"]["hidden"], checkpoint["hyper_parameters"]["activation"])
+        net = MLP.of(checkpoint["hyper_parameters"])
     shapes = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     if shapes != {name: value.shape for name, value in checkpoint["state_dict"].items()}:
         raise UserError("its parameters are not of the network it names")
