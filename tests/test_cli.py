@@ -323,6 +323,12 @@ def test_run_without_mnist_and_network_names_its_data_set_twice(run: Run) -> Non
     assert "warning     the data set is the stand-in `digits`" in output
 
 
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
+def test_a_run_in_order_warns_of_nothing(schedule: str, run: Run) -> None:
+    _, messages = run("fit", "--data.source", "digits", "--model.schedule", schedule, "--trainer.max_epochs", 2)
+    assert "warning" not in messages.lower()
+
+
 @pytest.fixture
 def trained(run: Run) -> Path:
     """A checkpoint of a small network, trained on the digits for one update."""

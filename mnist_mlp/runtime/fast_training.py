@@ -1,5 +1,6 @@
 """The same updates, faster and safe to interrupt: what `fit` adds to the plain classifier and data module."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -102,7 +103,9 @@ class FastClassifier(MLPClassifier):
 
     def step_sizes(self, block: Block, first: int) -> list[float]:
         """The step size of each update of a block, the first of which is number `first` of the epoch."""
-        return [self.advance_schedule(first + i) for i in range(len(block))]
+        with warnings.catch_warnings():  # that the schedulers step before the updates, whose step sizes are needed here
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            return [self.advance_schedule(first + i) for i in range(len(block))]
 
     def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
         """As the plain one; converts to the run's precision, which Lightning does for batches but not for blocks."""
