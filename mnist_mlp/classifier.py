@@ -225,7 +225,7 @@ class MLPClassifier(Classifier):
         hidden: Units of each hidden layer, as '[500]' or '[1000,500]'; '[]' for a single affine map.
         activation: Function between the affine layers; softplus has beta=25 and threshold=1.
         deskew: Set digits upright and in the middle before the first layer.
-        directions: Describe digits by eight maps of their edges, one for each direction, before the first layer.
+        directions: Give the first layer eight maps of edges, one for each direction, in place of pixels.
         loss: `mse` (the notebook's code), `squared` (its formula: 5 times `mse`) or `cross_entropy`.
         lr: Step size γ, or the first one γ_0, of plain gradient descent; not used with --optimizer.
         schedule: `constant`, `inverse_sqrt` (γ_0/√(k+1) in update k), `cosine` (to zero at the end of the budget) or
@@ -257,7 +257,7 @@ class MLPClassifier(Classifier):
     ) -> None:
         check_arguments(MLPClassifier, locals())
         hidden = list(hidden)  # as YAML and checkpoints have it
-        super().__init__(MLP(hidden, activation, deskew=deskew, directions=directions), loss, lr, log_grad_norm)
+        super().__init__(MLP.of(locals()), loss, lr, log_grad_norm)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
         """Plain gradient descent, u ← u − γ g, with the schedule of γ."""

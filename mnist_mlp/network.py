@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-STRUCTURE = ("hidden", "activation", "deskew", "directions")  # the settings that make a network
+STRUCTURE = ("hidden", "activation", "deskew", "directions")  # arguments of `MLPClassifier` that make its network
 
 
 class MLP(nn.Sequential):
@@ -30,8 +30,8 @@ class MLP(nn.Sequential):
     draws them, so a seed gives the weights that it gives in the notebook.
 
     `hidden` has the units of each hidden layer, none for a single affine map; an unknown activation is a KeyError.
-    Fixed layers may prepare the images, which are then square: `deskew` sets them upright, and with `directions` the
-    first affine layer sees maps of their edges, 1,568 numbers for 28x28 pixels.
+    Fixed layers for square images may come first: `deskew` sets digits upright, and `directions` replaces pixels by
+    maps of edges, 1,568 numbers for 28x28 pixels.
     Shapes: x (B, ...) with `in_features` values per image, flattened first; output (B, num_classes). Both float32.
     """
 
@@ -59,5 +59,5 @@ class MLP(nn.Sequential):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "MLP":
-        """The network of an `MLPClassifier` with these settings and others."""
+        """The network that these settings of an `MLPClassifier` make; those of the training are left aside."""
         return cls(**{name: settings[name] for name in STRUCTURE})

@@ -323,9 +323,21 @@ def test_run_without_mnist_and_network_names_its_data_set_twice(run: Run) -> Non
     assert "warning     the data set is the stand-in `digits`" in output
 
 
-@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "plateau"])
-def test_a_run_in_order_warns_of_nothing(schedule: str, run: Run) -> None:
-    _, messages = run("fit", "--data.source", "digits", "--model.schedule", schedule, "--trainer.max_epochs", 2)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--model.schedule", "inverse_sqrt"),
+        ("--model.schedule", "cosine"),
+        ("--optimizer", "SGD", "--optimizer.fused", "true", "--lr_scheduler", "ExponentialLR"),
+    ],
+    ids=lambda options: options[1],
+)
+def test_a_captured_run_in_order_warns_of_nothing(
+    options: tuple[str, ...], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_mlp.runtime.graphed_update.onednn_is_faster", lambda: False)
+    gamma = ("--lr_scheduler.gamma", 0.9) if "--lr_scheduler" in options else ()
+    _, messages = run("fit", *SMALL, *options, *gamma)
     assert "warning" not in messages.lower()
 
 
@@ -344,6 +356,8 @@ def test_the_settings_of_a_run_serve_every_command(trained: Path, run: Run) -> N
 def test_checkpoint_of_another_architecture(trained: Path, error: Error) -> None:
     assert "--model.hidden [30]" in error("test", "--ckpt_path", "last", "--model.hidden", "[30]")
     assert "--model.activation relu" in error("fit", "--ckpt_path", trained, "--model.activation", "relu")
+    for layer in ("deskew", "directions"):
+        assert f"--model.{layer} true" in error("fit", "--ckpt_path", trained, f"--model.{layer}", "true")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_an_edge_is_in_the_map_of_its_direction(towards: str, size: int) -> None
     inner = maps[0, :, 1:-1, 1:-1]
     expected = torch.zeros(8)
     # 16 pixels with a weight of 1/4, each with a difference of 2 along an axis, or of 2√2 along a diagonal
-    expected[BRIGHTER.index(towards)] = 8 * math.hypot(*(1,) * len(towards.split()))
+    expected[BRIGHTER.index(towards)] = 8 * math.sqrt(len(towards.split()))
     torch.testing.assert_close(inner, expected[:, None, None].expand_as(inner))
 
 
@@ -62,11 +62,17 @@ def test_images_of_any_shape_and_precision() -> None:
     torch.testing.assert_close(net(images.view(3, 784)), maps)
     torch.testing.assert_close(net.double()(images.double()).float(), maps)
     net.float()
+    torch.testing.assert_close(net(images.double()), maps)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(net(images).float(), maps, rtol=0.02, atol=0.02)
 
 
-def test_the_network_has_no_more_parameters_than_its_first_layer_needs() -> None:
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="unflatten"):
+        Directions()(torch.rand(4, 14, 14))
+
+
+def test_the_layer_has_neither_parameters_nor_state() -> None:
     net = MLP((20,), directions=True)
     assert [name for name, _ in net.named_parameters()] == [name for name, _ in MLP((20,)).named_parameters()]
     assert net.state_dict().keys() == MLP((20,)).state_dict().keys()

@@ -176,6 +176,11 @@ def test_any_network_sees_and_scores_as_in_python(browser: Any, tmp_path: Path, 
         assert_as_in_python(page, model)
 
 
+def test_the_page_names_the_layers() -> None:
+    page = page_with(MLPClassifier(hidden=[50], deskew=True, directions=True), "mnist")
+    assert '"about": "1568-50-10, deskew, directions, softplus, mse, trained on mnist."' in page
+
+
 def test_softplus_has_its_jump(browser: Any, tmp_path: Path) -> None:
     page, model = page_of(browser, tmp_path, hidden=[5])
     z = torch.linspace(-0.5, 0.5, 101)

@@ -198,4 +198,4 @@ def test_a_file_comes_before_a_recipe(run: Run, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("name", ["slow", "slow.yaml", "configs/slow.yaml", "elsewhere/fast.yaml", "~/none/fast", "."])
 def test_an_unknown_recipe(name: str, error: Error) -> None:
     line = error("fit", "--config", name)
-    assert f"--config {name}: is neither a file nor a recipe, which are cluster, deep, distorted, fast," in line
+    assert f"--config {name}: is neither a file nor a recipe, which are cluster, distorted, fast," in line

@@ -67,10 +67,11 @@ def draw(to: str | None = None, ckpt_path: str = "best", open: bool = True, logs
 def page_with(model: MLPClassifier, dataset: str) -> str:
     """The page as HTML with a network in it, trained on the data set of that name."""
     layers = [layer for layer in model.net.children() if not isinstance(layer, nn.Flatten)]
-    sizes = [len(layer.weight) for layer in layers if isinstance(layer, nn.Linear)]
-    units = "-".join(str(size) for size in (SIDE * SIDE, *sizes))
+    affine = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    units = "-".join(map(str, (affine[0].in_features, *(layer.out_features for layer in affine))))
+    fixed = "".join(f"{name}, " for name in ("deskew", "directions") if model.hparams[name])
     network = {
-        "about": f"{units}, {model.hparams.activation}, {model.hparams.loss}, trained on {dataset}.",
+        "about": f"{units}, {fixed}{model.hparams.activation}, {model.hparams.loss}, trained on {dataset}.",
         "loss": model.hparams.loss,
         "lead": least_lead(model),
         "constants": CONSTANTS,

@@ -118,7 +118,7 @@ class CLI(LightningCLI):
                 "--images", nargs="+", type=str, default=[], help="Own images: files, folders, patterns."
             )
             parser.add_argument("--csv", help="CSV file for their table (default: lightning_logs/predictions.csv).")
-            parser.add_argument("--save_inputs", help="Folder in which to save them as the network sees them.")
+            parser.add_argument("--save_inputs", help="Folder in which to save them as they enter the network.")
             parser.add_argument("--strict", action="store_true", help="Exit with 1 if one of them is not sure.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -34,7 +34,7 @@ def classify_images(model: MLPClassifier, names: list[str], csv: Path, inputs: P
         model: The trained classifier.
         names: Files, folders and patterns.
         csv: File for the table; its folder is made.
-        inputs: Folder for the images as the network sees them.
+        inputs: Folder for the images as they enter the network.
         strict: Whether a digit that is not sure is an error.
 
     Raises:

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.cli.run_folder import CONFIG_FILE, run_of
 from mnist_mlp.cli.settings_file import CLASSES
+from mnist_mlp.command_lines import format_argument
 from mnist_mlp.data import MNISTDataModule
 from mnist_mlp.datasets.mnist import mnist_exists
 from mnist_mlp.errors import UserError
@@ -53,5 +54,5 @@ def check_unchanged(config: Namespace, settings: dict[str, Any], path: str, comm
         group = isinstance(config[key], Namespace)
         value = json.loads(json.dumps(config[key].as_dict())) if group else config[key]  # lists for tuples
         if value != settings[key]:
-            shown = value["class_path"] if group else value
+            shown = value["class_path"] if group else format_argument(value)
             raise UserError(f"--{key} {shown} differs from the run in {path}: leave it out")

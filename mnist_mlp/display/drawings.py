@@ -37,7 +37,7 @@ def draw_digits(images: Tensor) -> Tensor:
 def draw_weights(weight: Tensor, rows: int, columns: int) -> Tensor:
     """Draw the incoming weights of the first 100 units of the first layer, each as rows of square maps.
 
-    They are (units, inputs) float, with rows * columns * side² inputs: an image is one map, `Directions` make eight.
+    `weight` is (units, rows * columns * side²) float: an image is a single map, those of `Directions` are eight.
     Return (3, H, W) float32 in 0..1: 0 is gray, black and white are four standard deviations away.
     """
     weight = weight.detach()[:SHOWN].float().cpu()

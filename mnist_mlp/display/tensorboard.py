@@ -10,6 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import EVALUATION_BATCH_SIZE, MNISTDataModule
+from mnist_mlp.directions import NUMBER
 from mnist_mlp.display.drawings import draw_confusion, draw_deformations, draw_digits, draw_weights, draw_worst_errors
 from mnist_mlp.gradient import loss_and_gradient
 from mnist_mlp.runtime.blocks import BlockCallback
@@ -78,7 +79,7 @@ class TensorBoardImages(BlockCallback):
     def draw_weights(self, trainer: Trainer, pl_module: MLPClassifier) -> None:
         """Draw the first layer's weights, and histograms of all layers' weights and of their gradient."""
         if all(parameter.isfinite().all() for parameter in pl_module.parameters()):
-            maps = (2, 4) if pl_module.hparams.directions else (1, 1)
+            maps = (2, NUMBER // 2) if pl_module.hparams.directions else (1, 1)
             picture = draw_weights(pl_module.net.get_parameter("fc1.weight"), *maps)
             self.writer.add_image("view/weights", picture, self.step(trainer))
         with trainer.precision_plugin.forward_context():

@@ -93,7 +93,7 @@ def load_checkpoint(path: str, to_resume: bool = False) -> dict[str, Any]:
     if damaged:
         raise UserError(f"--ckpt_path {path}: not a checkpoint, or damaged ({damaged})")
     if not holds(checkpoint, {"state_dict": set(), **SETTINGS}):
-        raise UserError(f"--ckpt_path {path}: not a checkpoint that `fit` of this project has saved")
+        raise UserError(f"--ckpt_path {path}: not a checkpoint that `fit` of this version has saved")
     try:
         check_settings(checkpoint)
     except UserError as error:

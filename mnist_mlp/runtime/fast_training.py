@@ -103,7 +103,8 @@ class FastClassifier(MLPClassifier):
 
     def step_sizes(self, block: Block, first: int) -> list[float]:
         """The step size of each update of a block, the first of which is number `first` of the epoch."""
-        with warnings.catch_warnings():  # that the schedulers step before the updates, whose step sizes are needed here
+        with warnings.catch_warnings():
+            # torch warns that schedulers step before updates; here they must, as the updates need their step sizes
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             return [self.advance_schedule(first + i) for i in range(len(block))]
 
