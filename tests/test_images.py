@@ -69,7 +69,7 @@ def difference(first: Tensor, second: Tensor) -> float:
 
 @pytest.mark.slow
 def test_printed_and_written_digits_are_classified(mnist_dir: Path, full: bool, run: Run) -> None:
-    """By the network of `distorted.yaml`; with --full after all its epochs, which takes 8 minutes."""
+    """By the network of `distorted.yaml`; with --full after all its epochs, which takes 6 minutes."""
     epochs = () if full else ("--trainer.max_epochs", 2)
     run("fit", "--config", ROOT / "configs" / "distorted.yaml", "--data.data_dir", mnist_dir, *epochs)
     choose = random.Random(0)
