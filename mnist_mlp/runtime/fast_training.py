@@ -85,7 +85,10 @@ class FastClassifier(MLPClassifier):
         elif self.is_plain() and capturable(block, optimizer) and not failed:
             self.graph = None  # its memory is free for the new one
             self.graph = GraphedUpdate(self, optimizer, block)
-            lrs = self.step_sizes(block, first)
+            with warnings.catch_warnings():
+                # torch warns if schedulers step before the first update; here they must, as it needs its step size
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                lrs = self.step_sizes(block, first)
             output = {"loss": self.graph.capture(block, lrs), "lr": lrs}
         else:
             output = self.run_updates(block, first, optimizer)
@@ -103,10 +106,7 @@ class FastClassifier(MLPClassifier):
 
     def step_sizes(self, block: Block, first: int) -> list[float]:
         """The step size of each update of a block, the first of which is number `first` of the epoch."""
-        with warnings.catch_warnings():
-            # torch warns that schedulers step before updates; here they must, as the updates need their step sizes
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            return [self.advance_schedule(first + i) for i in range(len(block))]
+        return [self.advance_schedule(first + i) for i in range(len(block))]
 
     def update(self, batch: Batch, optimizer: Optimizer | LightningOptimizer) -> Tensor:
         """As the plain one; converts to the run's precision, which Lightning does for batches but not for blocks."""
