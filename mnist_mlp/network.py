@@ -19,7 +19,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-STRUCTURE = ("hidden", "activation", "deskew", "directions")  # arguments of `MLPClassifier` that make its network
+FIXED_LAYERS = ("deskew", "directions")  # before the first affine one, each there or not
+STRUCTURE = ("hidden", "activation", *FIXED_LAYERS)  # arguments of `MLPClassifier` that make its network
 
 
 class MLP(nn.Sequential):

@@ -19,6 +19,7 @@ from mnist_mlp.deskew import SMALLEST, Deskew
 from mnist_mlp.directions import STEP, WEIGHT, WINDOW, Directions
 from mnist_mlp.display.labelled import labelled
 from mnist_mlp.errors import UserError
+from mnist_mlp.network import FIXED_LAYERS
 from mnist_mlp.runtime.checkpoints import LOGS, find_checkpoint, load_checkpoint
 
 CONSTANTS = {  # of the steps from a drawing to the network's input, which the page repeats
@@ -69,7 +70,7 @@ def page_with(model: MLPClassifier, dataset: str) -> str:
     layers = [layer for layer in model.net.children() if not isinstance(layer, nn.Flatten)]
     affine = [layer for layer in layers if isinstance(layer, nn.Linear)]
     units = "-".join(map(str, (affine[0].in_features, *(layer.out_features for layer in affine))))
-    fixed = "".join(f"{name}, " for name in ("deskew", "directions") if model.hparams[name])
+    fixed = "".join(f"{name}, " for name in FIXED_LAYERS if model.hparams[name])
     network = {
         "about": f"{units}, {fixed}{model.hparams.activation}, {model.hparams.loss}, trained on {dataset}.",
         "loss": model.hparams.loss,

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_mlp.classifier import MLPClassifier
 from mnist_mlp.data import MNISTDataModule
+from mnist_mlp.network import FIXED_LAYERS
 from mnist_mlp.studies.report import new_folder
 
 CONFIG_FILE = "config.yaml"  # as Lightning names it
@@ -145,5 +146,5 @@ def label_of(model: MLPClassifier, data: MNISTDataModule, optimizer: Namespace |
     words += [f"lr={lr:g}"] if isinstance(lr, float) else []
     words += [settings.schedule] * (settings.schedule != "constant")
     words += ["-".join(map(str, settings.hidden)) or "affine", f"batch={data.hparams.batch_size}"]
-    words += ["deskew"] * settings.deskew + ["directions"] * settings.directions + ["distort"] * data.hparams.distort
+    words += [name for name in FIXED_LAYERS if settings[name]] + ["distort"] * data.hparams.distort
     return ",".join(words)[:LONGEST]
