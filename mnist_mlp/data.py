@@ -51,6 +51,7 @@ class MNISTDataModule(LightningDataModule):
         shift: Largest shift each way, in pixels.
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
+        erase: Share of the images that lose a rectangle.
         fade: Share of the epochs, at the end, in which deformations fade away.
 
     Raises:
@@ -78,6 +79,7 @@ class MNISTDataModule(LightningDataModule):
         shift: float = 1.0,
         elastic: float = 0.8,
         sigma: float = 4.0,
+        erase: float = 0.0,
         fade: float = 0.0,
     ) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from mnist_mlp.batches import Batches
 from mnist_mlp.datasets.distortion import Distortion
 from mnist_mlp.errors import UserError
 
-STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3}
+STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3, "erase": 0.5}
 N = 4000
 
 
@@ -24,7 +24,7 @@ def images(number: int) -> Tensor:
 
 def places(distortion: Distortion, number: int = N, seed: int = 0) -> Tensor:
     """Column and row, counted from the middle of the image, that each pixel is read from, (N, 2, 28, 28) in pixels."""
-    coefficients = distortion.draw(number, seed)
+    coefficients = distortion.draw(number, seed)[:, :, :-1]
     return torch.einsum("ip,ncpq,jq->ncij", distortion.basis, coefficients, distortion.basis) * 14
 
 
@@ -101,6 +101,24 @@ def test_elastic_field_is_white_noise_under_a_gaussian_filter(sigma: int) -> Non
     assert abs((field[:, 0] * field[:, 1]).mean()) < 0.1
 
 
+def test_a_rectangle_of_3_to_8_pixels_is_erased_anywhere_in_a_share_of_the_images() -> None:
+    distortion = Distortion(erase=0.3, background=-0.42)
+    x = torch.ones(N, 1, 28, 28)
+    holes = distortion(x, distortion.draw(N, seed=0))[:, 0] == -0.42
+    rows, columns = holes.any(dim=2), holes.any(dim=1)
+    assert torch.equal(holes, rows[:, :, None] & columns[:, None])
+    assert holes.any(dim=(1, 2)).float().mean() == pytest.approx(0.3, abs=0.03)
+    for lines in (rows, columns):
+        assert set(lines.sum(dim=1).tolist()) == {0, *range(3, 9)}
+        first, last = lines.int().argmax(dim=1), 27 - lines.flip(1).int().argmax(dim=1)
+        found = lines.any(dim=1)
+        assert torch.equal(lines.sum(dim=1)[found], (last - first + 1)[found])
+        assert (first[found].min(), last[found].max()) == (0, 27)
+    weaker = distortion(x, distortion.draw(N, seed=0, strength=0.5))[:, 0] == -0.42
+    assert weaker.any(dim=(1, 2)).float().mean() == pytest.approx(0.15, abs=0.03)
+    assert not (distortion(x, distortion.draw(N, seed=0, strength=0)) == -0.42).any()
+
+
 def test_deformations_are_a_function_of_the_seed() -> None:
     distortion = Distortion(**STRONG)
     first = distortion.draw(50, seed=3)
@@ -154,7 +172,7 @@ def test_without_strength_nothing_moves_and_half_of_it_moves_half_as_far() -> No
     distortion, own = Distortion(**STRONG), places(Distortion(), 1)
     moved = [
         (torch.einsum("ip,ncpq,jq->ncij", distortion.basis, c, distortion.basis) * 14 - own).abs().mean().item()
-        for c in (distortion.draw(200, 0, strength) for strength in (0, 0.5, 1))
+        for c in (distortion.draw(200, 0, strength)[:, :, :-1] for strength in (0, 0.5, 1))
     ]
     assert moved[0] == pytest.approx(0, abs=1e-5)
     assert moved[1] == pytest.approx(moved[2] / 2, rel=0.05)
@@ -185,7 +203,7 @@ def test_deformations_fade_over_the_epochs_of_the_trainer() -> None:
     assert data.batches(100).max_epochs == math.inf
 
 
-MOST = {"rotation": 180, "scale": 0.9, "shear": 10, "shift": 28, "elastic": 28, "sigma": 100, "fade": 1}
+MOST = {"rotation": 180, "scale": 0.9, "shear": 10, "shift": 28, "elastic": 28, "sigma": 100, "erase": 1, "fade": 1}
 
 
 @pytest.mark.parametrize("extreme", [*({name: most} for name, most in MOST.items()), MOST], ids=str)
