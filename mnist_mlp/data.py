@@ -51,7 +51,7 @@ class MNISTDataModule(LightningDataModule):
         shift: Largest shift each way, in pixels.
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
-        erase: Share of the images that lose a rectangle.
+        erase: Share of the images in which a rectangle is erased.
         fade: Share of the epochs, at the end, in which deformations fade away.
 
     Raises:
