@@ -58,6 +58,7 @@ class Distortion:
 
     def __init__(
         self,
+        *,
         rotation: float = 0,
         scale: float = 0,
         shear: float = 0,
@@ -66,7 +67,6 @@ class Distortion:
         sigma: float = 4,
         erase: float = 0,
         fade: float = 0,
-        *,
         background: float = 0,
         size: int = 28,
         device: torch.device | str = "cpu",
