@@ -101,8 +101,8 @@ class Distortion:
         All strengths are multiplied by `strength`.
 
         Return (number, 2, m + 1, m) float32: for the column and the row from which a pixel is read, the coefficients
-        of the products of m functions of the pixel's row and m of its column, and below them the first and the last
-        column and row to erase, in pixels. An earlier result for the same number may be passed as `out`, to be
+        of the products of m functions of the pixel's row and m of its column, and below them where the columns and
+        the rows to erase start and end, in pixels. An earlier result for the same number may be passed as `out`, to be
         overwritten and returned.
         """
         device, m = self.basis.device, self.basis.shape[1]
@@ -140,6 +140,6 @@ class Distortion:
             read.clamp_(min=0)  # nothing is darker than the background but by sharpening
             if self.erase:
                 start, end = coefficients[:, :, m, :2, None].unbind(2)
-                columns, rows = ((start < self.middles) & (self.middles < end)).unbind(1)
-                read.masked_fill_((rows[:, :, None] & columns[:, None]).unsqueeze(1), 0)
+                across, down = ((start < self.middles) & (self.middles < end)).unbind(1)
+                read.masked_fill_((down[:, :, None] & across[:, None]).unsqueeze(1), 0)
             return read.add_(self.background)
