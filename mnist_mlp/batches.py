@@ -50,6 +50,7 @@ class Batches:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.distortion, self.max_epochs = distortion, max_epochs
         self.deformations: Tensor | None = None  # of each image in this epoch
+        self.others: Tensor | None = None  # for each image the number of another, whose parts it may get
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
         self.resumed_epoch: int | None = None
@@ -69,12 +70,15 @@ class Batches:
         """This process's image numbers, (B,) int64, for each batch of the epoch or of its rest after a resumption."""
         start = self.position if self.epoch == self.resumed_epoch else 0
         self.resumed_epoch = None
-        batches = self.order().split(self.whole_batch_size)
+        order = self.order()
+        batches = order.split(self.whole_batch_size)
         if self.distortion:
             # One per image, not per place in the order, and all at once: so they depend neither on the number of
             # processes nor on where a run was interrupted. In the same memory, which a CUDA graph reads.
             strength = self.distortion.strength(self.epoch, self.max_epochs)
             self.deformations = self.distortion.draw(len(self.images), self.epoch_seed(), strength, self.deformations)
+            if self.distortion.replace:
+                self.others = order.clone() if self.others is None else self.others.copy_(order)
         for k in range(start, len(batches)):
             # Count the batch before yielding it, so that a checkpoint saved after its update does not replay it.
             self.position = k + 1
@@ -85,7 +89,10 @@ class Batches:
         # Indexing with [indices] gives the same, three times as slowly on a CPU.
         images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
         if self.distortion and self.deformations is not None:
-            images = self.distortion(images, self.deformations.index_select(0, indices))
+            others = None
+            if self.others is not None:
+                others = self.images.index_select(0, self.others.index_select(0, indices))
+            images = self.distortion(images, self.deformations.index_select(0, indices), others)
         return images, targets
 
     def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -51,7 +51,7 @@ class MNISTDataModule(LightningDataModule):
         shift: Largest shift each way, in pixels.
         elastic: Deviation of elastic shifts, in pixels.
         sigma: Width of the elastic waves, in pixels.
-        erase: Share of the images in which a rectangle is erased.
+        replace: Share of the images that get a part of another.
         fade: Share of the epochs, at the end, in which deformations fade away.
 
     Raises:
@@ -79,7 +79,7 @@ class MNISTDataModule(LightningDataModule):
         shift: float = 1.0,
         elastic: float = 0.8,
         sigma: float = 4.0,
-        erase: float = 0.0,
+        replace: float = 0.0,
         fade: float = 0.0,
     ) -> None:
         super().__init__()

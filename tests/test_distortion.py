@@ -13,7 +13,7 @@ from mnist_mlp.batches import Batches
 from mnist_mlp.datasets.distortion import Distortion
 from mnist_mlp.errors import UserError
 
-STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3, "erase": 0.5}
+STRONG = {"rotation": 15, "scale": 0.15, "shear": 0.1, "shift": 1, "elastic": 1.3, "replace": 0.5}
 N = 4000
 
 
@@ -101,22 +101,37 @@ def test_elastic_field_is_white_noise_under_a_gaussian_filter(sigma: int) -> Non
     assert abs((field[:, 0] * field[:, 1]).mean()) < 0.1
 
 
-def test_a_rectangle_of_3_to_8_pixels_is_erased_anywhere_in_a_share_of_the_images() -> None:
-    distortion = Distortion(erase=0.3, background=-0.42)
-    x = torch.ones(N, 1, 28, 28)
-    holes = distortion(x, distortion.draw(N, seed=0))[:, 0] == -0.42
-    rows, columns = holes.any(dim=2), holes.any(dim=1)
-    assert torch.equal(holes, rows[:, :, None] & columns[:, None])
-    assert holes.any(dim=(1, 2)).float().mean() == pytest.approx(0.3, abs=0.03)
+def test_a_rectangle_of_3_to_8_pixels_comes_from_another_image_in_a_share_of_the_images() -> None:
+    distortion = Distortion(replace=0.3)
+    x, others = torch.zeros(N, 1, 28, 28), images(N) + 1
+    mixed = distortion(x, distortion.draw(N, seed=0), others)
+    patches = mixed > 0.5
+    torch.testing.assert_close(mixed, others * patches, rtol=0, atol=1e-4)  # the same part, of the same image
+    patches = patches[:, 0]
+    rows, columns = patches.any(dim=2), patches.any(dim=1)
+    assert torch.equal(patches, rows[:, :, None] & columns[:, None])
+    assert patches.any(dim=(1, 2)).float().mean() == pytest.approx(0.3, abs=0.03)
     for lines in (rows, columns):
         assert set(lines.sum(dim=1).tolist()) == {0, *range(3, 9)}
         first, last = lines.int().argmax(dim=1), 27 - lines.flip(1).int().argmax(dim=1)
         found = lines.any(dim=1)
         assert torch.equal(lines.sum(dim=1)[found], (last - first + 1)[found])
         assert (first[found].min(), last[found].max()) == (0, 27)
-    weaker = distortion(x, distortion.draw(N, seed=0, strength=0.5))[:, 0] == -0.42
-    assert weaker.any(dim=(1, 2)).float().mean() == pytest.approx(0.15, abs=0.03)
-    assert not (distortion(x, distortion.draw(N, seed=0, strength=0)) == -0.42).any()
+    weaker = distortion(x, distortion.draw(N, seed=0, strength=0.5), others) > 0.5
+    assert weaker.any(dim=(1, 2, 3)).float().mean() == pytest.approx(0.15, abs=0.03)
+    assert distortion(x, distortion.draw(N, seed=0, strength=0), others).max() < 1e-5
+
+
+def test_a_replaced_part_is_deformed_with_its_image() -> None:
+    distortion = Distortion(replace=1, shift=2, background=-0.42)
+    coefficients = distortion.draw(50, seed=0)
+    coefficients[:, :, 0, 0] = 2 / 28  # everything a pixel to the left and up
+    x, others = images(50), images(50).flip(0)
+    still = coefficients.clone()
+    still[:, :, 0, 0] = 0
+    mixed, moved = distortion(x, still, others), distortion(x, coefficients, others)
+    assert (mixed - x).abs().amax(dim=(1, 2, 3)).min() > 0.1
+    torch.testing.assert_close(moved[..., :-1, :-1], mixed[..., 1:, 1:], rtol=0, atol=1e-4)
 
 
 def test_deformations_are_a_function_of_the_seed() -> None:
@@ -203,13 +218,13 @@ def test_deformations_fade_over_the_epochs_of_the_trainer() -> None:
     assert data.batches(100).max_epochs == math.inf
 
 
-MOST = {"rotation": 180, "scale": 0.9, "shear": 10, "shift": 28, "elastic": 28, "sigma": 100, "erase": 1, "fade": 1}
+MOST = {"rotation": 180, "scale": 0.9, "shear": 10, "shift": 28, "elastic": 28, "sigma": 100, "replace": 1, "fade": 1}
 
 
 @pytest.mark.parametrize("extreme", [*({name: most} for name, most in MOST.items()), MOST], ids=str)
 def test_extreme_strengths_give_finite_numbers(extreme: dict[str, float]) -> None:
     x, distortion = images(50), Distortion(**extreme)
-    deformed = distortion(x, distortion.draw(50, seed=0))
+    deformed = distortion(x, distortion.draw(50, seed=0), x.flip(0))
     assert deformed.isfinite().all()
     assert deformed.min() >= -1e-5
     assert deformed.max() <= x.max() + 1e-5
@@ -248,6 +263,23 @@ def test_an_image_has_another_deformation_in_every_epoch_and_targets_stay() -> N
     x, y = (torch.cat(parts) for parts in zip(*one, strict=True))
     assert torch.equal(x[y.argsort()], epochs[1])
     assert (epochs[1] - images(23)).abs().mean() < 0.35  # deformed, and no other image
+
+
+def test_parts_come_from_other_images_in_every_epoch() -> None:
+    """An image of one value shows from which others it got parts."""
+    values = torch.arange(1.0, 201)[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
+    one = Batches(values, torch.arange(200), 50, 0, distortion=Distortion(replace=1, background=-20))
+    one.images = values
+    donors = []
+    for epoch in range(2):
+        one.set_epoch(epoch)
+        x, y = (torch.cat(parts) for parts in zip(*one, strict=True))
+        x = x[y.argsort()]
+        parts = torch.where((x - values).abs() > 0.5, x, 0).amax(dim=(1, 2, 3))
+        assert (parts > 0).float().mean() > 0.95
+        assert torch.bincount(parts.round().int())[1:].max() == 1  # no image serves twice in an epoch
+        donors.append(parts)
+    assert (donors[0] != donors[1]).float().mean() > 0.95
 
 
 def test_deformations_are_the_same_over_processes_and_after_an_interruption() -> None:

@@ -261,7 +261,7 @@ def test_captured_updates_give_what_the_others_give(
     options = ["--trainer.accelerator", "gpu", "--trainer.precision", precision, "--model.schedule", schedule]
     options += ["--data.batch_size", 990]  # the last batch of an epoch is smaller
     options += {
-        "": ["--data.distort", "true", "--data.erase", 0.5],
+        "": ["--data.distort", "true", "--data.replace", 0.5],
         "momentum": ["--optimizer=SGD", "--optimizer.lr=.1", "--optimizer.momentum=.9", "--optimizer.fused=true"],
         "Adam": ["--optimizer=Adam", "--optimizer.lr=.001", "--optimizer.capturable=true"],
     }[optimizer]

@@ -58,7 +58,7 @@ def assert_same_run(version: int) -> None:
     [
         pytest.param("", marks=pytest.mark.full),
         pytest.param("--model.schedule plateau", marks=pytest.mark.full),
-        "--model.schedule plateau --data.distort true --data.erase 0.5 --data.fade 0.5",
+        "--model.schedule plateau --data.distort true --data.replace 0.5 --data.fade 0.5",
     ],
 )
 def test_a_run_killed_at_any_moment_goes_on_exactly(settings: str, full: bool, run: Run) -> None:

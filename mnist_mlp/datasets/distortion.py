@@ -1,4 +1,4 @@
-"""Random deformations of images: rotation, scale, shear, shift, elastic fields and holes, drawn for each image."""
+"""Random deformations of images: rotation, scale, shear, shift, elastic fields and patches, drawn for each image."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from mnist_mlp.errors import UserError
 
 SHARPER = 0.1  # takes 40 % off the error of bilinear interpolation; the bicubic takes 64 % off, in 4 times the time
-HOLE = (3, 8)  # least and largest side of an erased rectangle, in pixels
+PATCH = (3, 8)  # least and largest side of a replaced rectangle, in pixels
 NEGLIGIBLE = 1e-4  # modes of the elastic field with less than this share of the largest variance are left out
 # Lowest and highest sensible values for 28x28 images.
 STRENGTHS = {
@@ -19,7 +19,7 @@ STRENGTHS = {
     "shift": (0, 28),
     "elastic": (0, 28),
     "sigma": (1, 100),
-    "erase": (0, 1),
+    "replace": (0, 1),
     "fade": (0, 1),
 }
 
@@ -45,8 +45,9 @@ class Distortion:
         shift: Largest shift along each axis, in pixels.
         elastic: Standard deviation of the elastic displacement along each axis, in pixels.
         sigma: Width of the Gaussian filter, in pixels; a large one gives few, long waves and needs less memory.
-        erase: Share of the images in which a rectangle, 3 to 8 pixels a side, becomes background, so that no digit is
-            known by a single stroke (Zhong, Zheng, Kang, Li and Yang 2017).
+        replace: Share of the images in which the same part of another image replaces a rectangle, 3 to 8 pixels a
+            side, so that no digit is known by a single stroke. The label stays, other than in CutMix (Yun, Han, Oh,
+            Chun, Choe and Yoo 2019).
         fade: Share of the epochs, the last ones, in which all strengths fall to zero: as no test image is deformed.
         background: Value of pixels read from outside the image.
         size: Side of an image, in pixels.
@@ -65,18 +66,18 @@ class Distortion:
         shift: float = 0,
         elastic: float = 0,
         sigma: float = 4,
-        erase: float = 0,
+        replace: float = 0,
         fade: float = 0,
         background: float = 0,
         size: int = 28,
         device: torch.device | str = "cpu",
     ) -> None:
-        values = (rotation, scale, shear, shift, elastic, sigma, erase, fade)
+        values = (rotation, scale, shear, shift, elastic, sigma, replace, fade)
         for (name, (low, high)), value in zip(STRENGTHS.items(), values, strict=True):
             if not low <= value <= high:
                 raise UserError(f"--data.{name} is {value:g}: it must be from {low} to {high}")
         self.rotation, self.scale, self.shear, self.shift, self.elastic = rotation, scale, shear, shift, elastic
-        self.erase, self.fade, self.background, self.size = erase, fade, background, size
+        self.replace, self.fade, self.background, self.size = replace, fade, background, size
         pixels = torch.arange(size, dtype=torch.float64)
         coordinate = (2 * pixels + 1) / size - 1  # as in `grid_sample`: the image's edges are at -1 and 1
         variances, modes = torch.linalg.eigh(torch.exp(-(((pixels[:, None] - pixels) / sigma) ** 2) / 4))
@@ -102,8 +103,8 @@ class Distortion:
 
         Return (number, 2, m + 1, m) float32: for the column and the row from which a pixel is read, the coefficients
         of the products of m functions of the pixel's row and m of its column, and below them where the columns and
-        the rows to erase start and end, in pixels. An earlier result for the same number may be passed as `out`, to be
-        overwritten and returned.
+        the rows to replace start and end, in pixels. An earlier result for the same number may be passed as `out`, to
+        be overwritten and returned.
         """
         device, m = self.basis.device, self.basis.shape[1]
         options: dict[str, Any] = {
@@ -113,8 +114,8 @@ class Distortion:
         }
         c = self.basis.new_zeros(number, 2, m + 1, m) if out is None else out
         angle, width, height, shear, *shifts = torch.rand(6, number, **options) * 2 - 1
-        rotation, scale, slant, shift, elastic, erase = (
-            strength * each for each in (self.rotation, self.scale, self.shear, self.shift, self.elastic, self.erase)
+        rotation, scale, slant, shift, elastic, replace = (
+            strength * each for each in (self.rotation, self.scale, self.shear, self.shift, self.elastic, self.replace)
         )
         angle = torch.deg2rad(rotation * angle)
         width, height, shear = 1 + scale * width, 1 + scale * height, slant * shear
@@ -123,23 +124,26 @@ class Distortion:
         c[:, 1, 0, 1], c[:, 1, 1, 0] = sin * width, (shear * sin + cos) * height
         c[:, :, 0, 0] = shift * 2 / self.size * torch.stack(shifts, dim=1)
         c[:, :, 2:m, 2:] = torch.randn(number, 2, m - 2, m - 2, **options).mul_(elastic * 2 / self.size)
-        if self.erase:
-            sides = HOLE[0] + torch.rand(number, 2, **options) * (HOLE[1] - HOLE[0])
+        if self.replace:
+            sides = PATCH[0] + torch.rand(number, 2, **options) * (PATCH[1] - PATCH[0])
             starts = torch.rand(number, 2, **options) * (self.size - sides)
-            erased = torch.rand(number, 1, **options) < erase
-            c[:, :, m, 0], c[:, :, m, 1] = starts, starts + sides * erased
+            replaced = torch.rand(number, 1, **options) < replace
+            c[:, :, m, 0], c[:, :, m, 1] = starts, starts + sides * replaced
         return c
 
-    def __call__(self, images: Tensor, coefficients: Tensor) -> Tensor:
-        """Images, (B, 1, size, size) float32, deformed by coefficients from `draw`, (B, 2, m + 1, m)."""
+    def __call__(self, images: Tensor, coefficients: Tensor, others: Tensor | None = None) -> Tensor:
+        """Images, (B, 1, size, size) float32, deformed by coefficients from `draw`, (B, 2, m + 1, m).
+
+        `others`, as many, are the images from which parts are taken; without them nothing is replaced.
+        """
         m = self.basis.shape[1]
+        if others is not None:
+            start, end = coefficients[:, :, m, :2, None].unbind(2)
+            across, down = ((start < self.middles) & (self.middles < end)).unbind(1)
+            images = torch.where((down[:, :, None] & across[:, None]).unsqueeze(1), others, images)
         with torch.autocast(self.basis.device.type, enabled=False):  # places in bfloat16 would be pixels off
             rows = (coefficients[:, :, :m].reshape(-1, m) @ self.basis.T).view(-1, m, self.size)
             places = (self.basis @ rows).view(-1, 2, self.size, self.size).permute(0, 2, 3, 1)
             read = F.grid_sample(images - self.background, places, align_corners=False)
             read.clamp_(min=0)  # nothing is darker than the background but by sharpening
-            if self.erase:
-                start, end = coefficients[:, :, m, :2, None].unbind(2)
-                across, down = ((start < self.middles) & (self.middles < end)).unbind(1)
-                read.masked_fill_((down[:, :, None] & across[:, None]).unsqueeze(1), 0)
             return read.add_(self.background)

@@ -21,10 +21,12 @@ MOST = 1000  # errors in a picture: more take half a minute, and nobody looks at
 
 def draw_deformations(datamodule: MNISTDataModule) -> Tensor:
     """Draw a training image and 20 deformations, (3, H, W) float32 in 0..1, after a setup for `fit` with `distort`."""
-    image = datamodule.train_set[0][:1]
+    images = datamodule.train_set[0]
+    image, others = images[:1], images[torch.arange(1, 21) % len(images)]
     distortion = datamodule.distortion(image.device)
     assert distortion is not None
-    deformed = distortion(distortion.sharpened(image).expand(20, -1, -1, -1), distortion.draw(20, seed=0))
+    originals, others = distortion.sharpened(image).expand(20, -1, -1, -1), distortion.sharpened(others)
+    deformed = distortion(originals, distortion.draw(20, seed=0), others)
     pixels = torch.cat((image, deformed)).cpu() * STD + MEAN
     return make_grid(F.interpolate(pixels, scale_factor=PIXEL), nrow=7, pad_value=0.5).clamp(0, 1)
 
