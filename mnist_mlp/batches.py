@@ -18,7 +18,8 @@ class Batches:
     Batch k of an epoch is a function of (seed, epoch, k) alone. Among several processes, each with its `batch_size`,
     process r takes every `world_size`-th image of the whole batch of `world_size * batch_size`: the union over
     processes is the batch that one process would see with that size. The last batch may be smaller. With a
-    `distortion` every image gets a new deformation in every epoch, which may fade as `max_epochs` come near.
+    `distortion` every image gets a new deformation in every epoch, and some may get a part of another image; both may
+    fade as `max_epochs` come near.
 
     The state (`state_dict`) says how many batches of which epoch have been handed out. Lightning saves it in
     checkpoints, restores it, and tells the epoch through `sampler.set_epoch`.
@@ -50,7 +51,7 @@ class Batches:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.distortion, self.max_epochs = distortion, max_epochs
         self.deformations: Tensor | None = None  # of each image in this epoch
-        self.others: Tensor | None = None  # for each image the number of another, whose parts it may get
+        self.others: Tensor | None = None  # for each image the number of the one whose part it may get
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
         self.resumed_epoch: int | None = None
@@ -78,6 +79,7 @@ class Batches:
             strength = self.distortion.strength(self.epoch, self.max_epochs)
             self.deformations = self.distortion.draw(len(self.images), self.epoch_seed(), strength, self.deformations)
             if self.distortion.replace:
+                # A copy, as the batches are views of the order itself.
                 self.others = order.clone() if self.others is None else self.others.copy_(order)
         for k in range(start, len(batches)):
             # Count the batch before yielding it, so that a checkpoint saved after its update does not replay it.
@@ -89,9 +91,7 @@ class Batches:
         # Indexing with [indices] gives the same, three times as slowly on a CPU.
         images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
         if self.distortion and self.deformations is not None:
-            others = None
-            if self.others is not None:
-                others = self.images.index_select(0, self.others.index_select(0, indices))
+            others = None if self.others is None else self.images.index_select(0, self.others.index_select(0, indices))
             images = self.distortion(images, self.deformations.index_select(0, indices), others)
         return images, targets
 

@@ -123,13 +123,11 @@ def test_a_rectangle_of_3_to_8_pixels_comes_from_another_image_in_a_share_of_the
 
 
 def test_a_replaced_part_is_deformed_with_its_image() -> None:
-    distortion = Distortion(replace=1, shift=2, background=-0.42)
+    distortion, x, others = Distortion(replace=1), images(50), images(50).flip(0)
     coefficients = distortion.draw(50, seed=0)
+    mixed = distortion(x, coefficients, others)
     coefficients[:, :, 0, 0] = 2 / 28  # everything a pixel to the left and up
-    x, others = images(50), images(50).flip(0)
-    still = coefficients.clone()
-    still[:, :, 0, 0] = 0
-    mixed, moved = distortion(x, still, others), distortion(x, coefficients, others)
+    moved = distortion(x, coefficients, others)
     assert (mixed - x).abs().amax(dim=(1, 2, 3)).min() > 0.1
     torch.testing.assert_close(moved[..., :-1, :-1], mixed[..., 1:, 1:], rtol=0, atol=1e-4)
 
@@ -149,12 +147,13 @@ def test_every_image_has_a_deformation_of_its_own() -> None:
     distortion = Distortion(**STRONG)
     x = images(1).expand(50, 1, 28, 28)
     coefficients = distortion.draw(50, seed=0)
-    deformed = distortion(x, coefficients)
+    others = images(50)
+    deformed = distortion(x, coefficients, others)
     assert len(torch.unique(deformed.flatten(1).round(decimals=3), dim=0)) == 50
-    one = distortion(x[:1], coefficients[7:8])  # whatever else is in the batch
+    one = distortion(x[:1], coefficients[7:8], others[7:8])  # whatever else is in the batch
     torch.testing.assert_close(deformed[7:8], one, rtol=0, atol=1e-5)
-    other = torch.cat((x[:7], 1 - x[7:8], x[8:]))
-    torch.testing.assert_close(distortion(other, coefficients)[:7], deformed[:7], rtol=0, atol=1e-5)
+    changed = torch.cat((x[:7], 1 - x[7:8], x[8:]))
+    torch.testing.assert_close(distortion(changed, coefficients, others)[:7], deformed[:7], rtol=0, atol=1e-5)
 
 
 def test_sharpening_halves_the_blur_of_reading_between_pixels() -> None:
@@ -180,7 +179,7 @@ def test_nothing_becomes_darker_than_the_background() -> None:
     torch.testing.assert_close(distortion.sharpened(blank), blank)
     sharp = distortion.sharpened(images(20).round() - 0.42)
     assert sharp.min() < -0.5
-    assert distortion(sharp, distortion.draw(20, seed=0)).min() == pytest.approx(-0.42, abs=1e-6)
+    assert distortion(sharp, distortion.draw(20, seed=0), sharp.flip(0)).min() == pytest.approx(-0.42, abs=1e-6)
 
 
 def test_without_strength_nothing_moves_and_half_of_it_moves_half_as_far() -> None:
@@ -241,14 +240,19 @@ def test_a_strength_out_of_range_is_refused(name: str, value: float) -> None:
 
 def test_places_are_exact_whatever_precision_the_network_has() -> None:
     distortion, x = Distortion(**STRONG), images(20)
-    exact = distortion(x, distortion.draw(20, seed=0))
+    exact = distortion(x, distortion.draw(20, seed=0), x.flip(0))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(distortion(x, distortion.draw(20, seed=0)), exact)
+        assert torch.equal(distortion(x, distortion.draw(20, seed=0), x.flip(0)), exact)
+
+
+def smooth(number: int) -> Tensor:
+    """Random images without details, which look alike after a deformation."""
+    return F.interpolate(images(number)[..., :7, :7], scale_factor=4, mode="bicubic")
 
 
 def loader(rank: int = 0, world_size: int = 1) -> Batches:
     """Deformed batches of 23 images."""
-    return Batches(images(23), torch.arange(23), 8 // world_size, 5, rank, world_size, Distortion(**STRONG))
+    return Batches(smooth(23), torch.arange(23), 8 // world_size, 5, rank, world_size, Distortion(**STRONG))
 
 
 def test_an_image_has_another_deformation_in_every_epoch_and_targets_stay() -> None:
@@ -262,14 +266,14 @@ def test_an_image_has_another_deformation_in_every_epoch_and_targets_stay() -> N
     one.set_epoch(1)
     x, y = (torch.cat(parts) for parts in zip(*one, strict=True))
     assert torch.equal(x[y.argsort()], epochs[1])
-    assert (epochs[1] - images(23)).abs().mean() < 0.35  # deformed, and no other image
+    assert (epochs[1] - smooth(23)).abs().mean() < 0.25  # deformed, and no other image
 
 
 def test_parts_come_from_other_images_in_every_epoch() -> None:
-    """An image of one value shows from which others it got parts."""
+    """An image of one value shows which other it got a part from."""
     values = torch.arange(1.0, 201)[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
-    one = Batches(values, torch.arange(200), 50, 0, distortion=Distortion(replace=1, background=-20))
-    one.images = values
+    one = Batches(values, torch.arange(200), 50, 0, distortion=Distortion(replace=1))
+    one.images = values  # not sharpened, which would make edges of it
     donors = []
     for epoch in range(2):
         one.set_epoch(epoch)

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LinearLR
 from torch.torch_version import TorchVersion
 
 from mnist_mlp.batches import Batches
+from mnist_mlp.datasets.distortion import Distortion
 from mnist_mlp.gradient import LOSSES, GradientDescent
 from mnist_mlp.runtime.blocks import Block
 from mnist_mlp.runtime.cpu_graph import CPUGraph
@@ -64,6 +65,21 @@ def test_a_cpu_graph_repeats_all_kinds_of_operations_on_the_same_memory() -> Non
         total.copy_(before)
         graph.replay()
         assert all(map(torch.equal, (*captured, total, place), expected))
+
+
+def test_a_graph_sees_the_deformations_and_parts_of_every_epoch() -> None:
+    distortion = Distortion(rotation=15, elastic=1, replace=0.5, fade=0.5)
+    batches = Batches(torch.rand(200, 1, 28, 28), torch.arange(200), 50, 0, distortion=distortion, max_epochs=4)
+    indices, graph = torch.arange(50), CPUGraph()
+    for epoch in range(4):
+        batches.set_epoch(epoch)
+        for numbers in batches.index_batches():
+            if (epoch, batches.position) == (0, 1):
+                with graph.recording():
+                    captured = batches.gather(indices)
+            indices.copy_(numbers)
+            graph.replay()
+            assert all(map(torch.equal, captured, batches.gather(numbers)))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from mnist_mlp.display.drawings import draw_confusion, draw_weights, draw_worst_errors, mosaic
+from mnist_mlp import MNISTDataModule
+from mnist_mlp.display.drawings import draw_confusion, draw_deformations, draw_weights, draw_worst_errors, mosaic
 
 FIT = ("fit", *SMALL, "--model.loss", "cross_entropy")
 LAST = ("--ckpt_path", "last")
@@ -95,6 +96,16 @@ def test_tensorboard_shows_an_image_and_its_deformations(pages: Callable[..., Ev
     different = torch.unique(torch.stack(digits).flatten(1), dim=0)
     assert len(different) == 21
     assert all(0.02 < digit.mean() < 0.5 for digit in digits)
+
+
+def test_replaced_parts_are_shown() -> None:
+    still = dict.fromkeys(("rotation", "scale", "shear", "shift", "elastic"), 0.0)
+    data = MNISTDataModule(source="digits", distort=True, replace=1, **still)
+    data.setup("fit")
+    cells = draw_deformations(data)[0, 2:, 2:].unfold(0, 84, 86).unfold(1, 84, 86).flatten(0, 1)[:, 1::3, 1::3]
+    changed = (cells[1:] - cells[:1]).abs() > 0.3
+    assert changed.flatten(1).sum(dim=1).max() <= 8 * 8
+    assert changed.flatten(1).any(dim=1).sum() > 8
 
 
 def test_tensorboard_shows_data_weights_and_results(pages: Callable[..., EventAccumulator]) -> None:

@@ -46,8 +46,8 @@ class Distortion:
         elastic: Standard deviation of the elastic displacement along each axis, in pixels.
         sigma: Width of the Gaussian filter, in pixels; a large one gives few, long waves and needs less memory.
         replace: Share of the images in which the same part of another image replaces a rectangle, 3 to 8 pixels a
-            side, so that no digit is known by a single stroke. The label stays, other than in CutMix (Yun, Han, Oh,
-            Chun, Choe and Yoo 2019).
+            side, so that no digit is known by a single stroke. The label stays the image's own, unlike in CutMix
+            (Yun, Han, Oh, Chun, Choe and Yoo 2019).
         fade: Share of the epochs, the last ones, in which all strengths fall to zero: as no test image is deformed.
         background: Value of pixels read from outside the image.
         size: Side of an image, in pixels.
@@ -134,10 +134,11 @@ class Distortion:
     def __call__(self, images: Tensor, coefficients: Tensor, others: Tensor | None = None) -> Tensor:
         """Images, (B, 1, size, size) float32, deformed by coefficients from `draw`, (B, 2, m + 1, m).
 
-        `others`, as many, are the images from which parts are taken; without them nothing is replaced.
+        `others`, of the same shape and sharpened too, are the images that parts are taken from: `replace` needs them.
         """
         m = self.basis.shape[1]
-        if others is not None:
+        if self.replace:
+            assert others is not None
             start, end = coefficients[:, :, m, :2, None].unbind(2)
             across, down = ((start < self.middles) & (self.middles < end)).unbind(1)
             images = torch.where((down[:, :, None] & across[:, None]).unsqueeze(1), others, images)

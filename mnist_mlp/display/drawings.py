@@ -22,12 +22,11 @@ MOST = 1000  # errors in a picture: more take half a minute, and nobody looks at
 def draw_deformations(datamodule: MNISTDataModule) -> Tensor:
     """Draw a training image and 20 deformations, (3, H, W) float32 in 0..1, after a setup for `fit` with `distort`."""
     images = datamodule.train_set[0]
-    image, others = images[:1], images[torch.arange(1, 21) % len(images)]
-    distortion = datamodule.distortion(image.device)
+    distortion = datamodule.distortion(images.device)
     assert distortion is not None
-    originals, others = distortion.sharpened(image).expand(20, -1, -1, -1), distortion.sharpened(others)
-    deformed = distortion(originals, distortion.draw(20, seed=0), others)
-    pixels = torch.cat((image, deformed)).cpu() * STD + MEAN
+    image, *others = distortion.sharpened(images[torch.arange(21) % len(images)])
+    deformed = distortion(image.expand(20, -1, -1, -1), distortion.draw(20, seed=0), torch.stack(others))
+    pixels = torch.cat((images[:1], deformed)).cpu() * STD + MEAN
     return make_grid(F.interpolate(pixels, scale_factor=PIXEL), nrow=7, pad_value=0.5).clamp(0, 1)
 
 
